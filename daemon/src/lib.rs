@@ -1,0 +1,1 @@
+//! The policy daemon of dm-remap.

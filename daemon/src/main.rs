@@ -1,0 +1,3 @@
+//! The policy daemon of dm-remap.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The wire protocol between `dm_remap_shim` and `dmremap-policyd`.
