@@ -1,1 +1,4 @@
 //! The policy daemon of dm-remap.
+
+pub mod table;
+pub mod units;
