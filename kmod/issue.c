@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Where a sector lives now, and the clones that take a held bio there. The
+ * bio that device-mapper gave us is submitted at most once, by map; whatever
+ * comes later goes through clones of it, so none of its spent state (its
+ * iterator, flags, remaining count, cgroup) has to be rebuilt.
+ */
+#include "shim.h"
+
+struct dmr_clone {
+	struct dmr_bio *pb;
+	struct dm_remap_piece *piece;	/* of TRY or PLACE */
+	u64 gen;
+	u64 start;			/* sector of the mapped device */
+	u64 dest_sector;
+	unsigned int len;
+	u8 dest;
+	struct bio bio;
+};
+
+int dmr_clones_init(struct dmr_instance *inst)
+{
+	return bioset_init(&inst->clones, BIO_POOL_SIZE, offsetof(struct dmr_clone, bio), 0);
+}
+
+static void lookup_extent(const struct dmr_index *index, u64 sector,
+			  unsigned int len, struct dmr_place *place)
+{
+	const struct dm_remap_extent *e = dmr_index_find(index, sector);
+
+	place->what = DMR_GO;
+	place->dest = DMR_DATA;
+	place->sector = sector;
+	place->len = len;
+	if (!e || e->start >= sector + len)
+		return;
+	if (e->start > sector) {
+		place->len = e->start - sector;
+		return;
+	}
+	place->len = min_t(u64, len, e->start + e->len - sector);
+	if (e->kind != DM_REMAP_MAPPED) {
+		place->what = DMR_POISONED;
+		return;
+	}
+	place->dest = DMR_SPARE;
+	place->sector = e->slot + (sector - e->start);
+}
+
+/* Fences hide what they cover. Needs RCU or inst->mutex. */
+void dmr_lookup(const struct dmr_view *view, u64 sector, unsigned int len,
+		struct dmr_place *place)
+{
+	unsigned int lo = 0, hi = view->nr_fences;
+
+	if (!view->ready) {
+		*place = (struct dmr_place){ .what = DMR_FENCED, .len = len };
+		return;
+	}
+	while (lo < hi) {
+		unsigned int mid = lo + (hi - lo) / 2;
+
+		if (view->fences[mid].end > sector)
+			hi = mid;
+		else
+			lo = mid + 1;
+	}
+	if (lo < view->nr_fences) {
+		const struct dmr_range *f = &view->fences[lo];
+
+		if (f->start <= sector) {
+			*place = (struct dmr_place){
+				.what = DMR_FENCED,
+				.len = min_t(u64, len, f->end - sector),
+			};
+			return;
+		}
+		len = min_t(u64, len, f->start - sector);
+	}
+	lookup_extent(view->index, sector, len, place);
+}
+
+/* Would a write that went to this place with this generation go elsewhere? */
+bool dmr_stale(struct dmr_instance *inst, u64 gen, u64 sector, unsigned int len,
+	       enum dmr_dest dest, u64 dest_sector)
+{
+	struct dmr_place p;
+
+	if (likely(smp_load_acquire(&inst->gen) == gen))
+		return false;
+	if (gen < READ_ONCE(inst->direct_gen))
+		return true;
+	rcu_read_lock();
+	dmr_lookup(rcu_dereference(inst->view), sector, len, &p);
+	rcu_read_unlock();
+	return p.what != DMR_GO || p.dest != dest || p.sector != dest_sector ||
+	       p.len < len;
+}
+
+/* The last of a bio's clones is back, and so is their submitter. */
+static void put_pending(struct dmr_bio *pb)
+{
+	if (!atomic_dec_and_test(&pb->pending))
+		return;
+	if (pb->fault) {
+		dmr_hold(pb, DMR_OP_DONE, BLK_STS_OK);
+	} else if (dmr_is_flush(pb)) {
+		dmr_flush_done(pb, pb->status);
+		dmr_end(pb, pb->status);
+	} else if (pb->next == DMR_FAULT && !dmr_may_fault(pb, pb->status)) {
+		dmr_end(pb, pb->status);
+	} else if (pb->next) {
+		dmr_hold_or_end(pb, pb->next, pb->status);
+	} else {
+		dmr_end(pb, pb->status);
+	}
+}
+
+static void clone_end_io(struct bio *bio)
+{
+	struct dmr_clone *c = container_of(bio, struct dmr_clone, bio);
+	struct dmr_bio *pb = c->pb;
+	struct dmr_fault *f = pb->fault;
+	struct dmr_instance *inst = pb->t->inst;
+
+	if (f) {
+		u8 st = dmr_wire_status(bio->bi_status);
+
+		if (c->piece && (st || c->piece->result == DM_REMAP_STATUS_NOT_DONE))
+			c->piece->result = st;
+		else if (!c->piece && st)
+			f->rest_failed = true;
+	} else if (bio->bi_status) {
+		pb->status = bio->bi_status;
+		pb->next = DMR_FAULT;
+	} else if (op_is_write(pb->opf) && !dmr_is_flush(pb) &&
+		   dmr_stale(inst, c->gen, c->start, c->len, c->dest, c->dest_sector)) {
+		atomic64_inc(&inst->redone);
+		pb->next = DMR_PARK;
+	}
+	bio_put(bio);
+	put_pending(pb);
+}
+
+static void submit_clone(struct dmr_bio *pb, struct dm_remap_piece *piece, u64 gen,
+			 u64 start, const struct dmr_place *p, blk_opf_t more)
+{
+	struct bio *orig = dmr_to_bio(pb), *bio;
+	struct dmr_clone *c;
+
+	orig->bi_iter = pb->iter;
+	/* The bio set's reserve makes this wait, never fail. */
+	bio = bio_alloc_clone(dmr_bdev(pb->t, p->dest), orig, GFP_NOIO,
+			      &pb->t->inst->clones);
+	c = container_of(bio, struct dmr_clone, bio);
+	c->pb = pb;
+	c->piece = piece;
+	c->gen = gen;
+	c->start = start;
+	c->dest = p->dest;
+	c->dest_sector = p->sector;
+	c->len = p->len;
+	bio->bi_opf = (pb->opf & ~(REQ_NOWAIT | REQ_POLLED)) | more;
+	bio->bi_end_io = clone_end_io;
+	bio->bi_private = NULL;
+	if (!dmr_is_flush(pb)) {
+		bio_advance(bio, (start - dmr_start(pb)) << SECTOR_SHIFT);
+		bio->bi_iter.bi_size = p->len << SECTOR_SHIFT;
+		bio->bi_iter.bi_sector = p->sector;
+	}
+	atomic_inc(&pb->pending);
+	dm_submit_bio_remap(orig, bio);
+}
+
+/* Sends a held bio through the table, cut at its edges. */
+void dmr_issue(struct dmr_bio *pb)
+{
+	struct dmr_instance *inst = pb->t->inst;
+	u64 gen = smp_load_acquire(&inst->gen), sector = dmr_start(pb);
+	unsigned int left = dmr_len(pb);
+	struct dmr_place p;
+
+	pb->status = BLK_STS_OK;
+	pb->next = DMR_NONE;
+	atomic_set(&pb->pending, 1);
+	if (dmr_is_flush(pb)) {
+		p = (struct dmr_place){ .dest = pb->dest };
+		pb->gen = READ_ONCE(inst->flush_fails[pb->dest]);
+		submit_clone(pb, NULL, gen, 0, &p, 0);
+		left = 0;
+	}
+	while (left) {
+		rcu_read_lock();
+		dmr_lookup(rcu_dereference(inst->view), sector, left, &p);
+		rcu_read_unlock();
+		if (bio_op(dmr_to_bio(pb)) == REQ_OP_DISCARD && p.what == DMR_POISONED)
+			goto next;
+		if (bio_op(dmr_to_bio(pb)) == REQ_OP_DISCARD && p.dest == DMR_SPARE)
+			goto next;
+		if (p.what == DMR_FENCED) {
+			pb->next = DMR_PARK;
+			break;
+		}
+		if (p.what == DMR_POISONED) {
+			if (op_is_write(pb->opf)) {
+				pb->next = DMR_HEAL;
+			} else {
+				atomic64_inc(&inst->poison_reads);
+				pb->status = BLK_STS_MEDIUM;
+			}
+			break;
+		}
+		submit_clone(pb, NULL, gen, sector, &p, 0);
+next:
+		sector += p.len;
+		left -= p.len;
+	}
+	put_pending(pb);
+}
+
+/* Writes a range of the fault's bio to wherever the table points. */
+static void write_rest(struct dmr_fault *f, struct dm_remap_piece *piece,
+		       u64 start, u64 end)
+{
+	struct dmr_place p;
+
+	while (start < end) {
+		rcu_read_lock();
+		lookup_extent(rcu_dereference(f->pb->t->inst->view)->index, start,
+			      end - start, &p);
+		rcu_read_unlock();
+		submit_clone(f->pb, piece, 0, start, &p, REQ_NOMERGE);
+		start += p.len;
+	}
+}
+
+/*
+ * TRY or PLACE for a held write. The fault is busy, so that nobody else
+ * touches it or its bio until DMR_OP_DONE; called without inst->mutex, since
+ * the submission may wait for memory.
+ */
+void dmr_op_submit(struct dmr_fault *f)
+{
+	struct dmr_bio *pb = f->pb;
+	unsigned int i;
+	u64 done = 0;
+
+	atomic_set(&pb->pending, 1);
+	for (i = 0; i < f->nr_pieces; i++) {
+		struct dm_remap_piece *piece = &f->pieces[i];
+
+		piece->result = DM_REMAP_STATUS_NOT_DONE;
+		if (f->placing && piece->kind == DM_REMAP_MAPPED) {
+			struct dmr_place p = {
+				.dest = DMR_SPARE,
+				.sector = piece->slot,
+				.len = piece->len,
+			};
+
+			submit_clone(pb, piece, 0, f->start + piece->offset, &p,
+				     REQ_NOMERGE);
+		} else if (!f->placing) {
+			write_rest(f, piece, f->start + piece->offset,
+				   f->start + piece->offset + piece->len);
+		} else {
+			piece->result = DM_REMAP_STATUS_OK;
+		}
+	}
+	for (i = 0; f->placing && i <= f->nr_pieces; i++) {
+		u64 to = i < f->nr_pieces ? f->pieces[i].offset : f->len;
+
+		while (done < to) {
+			u64 from = find_next_zero_bit(f->good, to, done);
+
+			done = find_next_bit(f->good, to, from);
+			if (from < to)
+				write_rest(f, NULL, f->start + from, f->start + done);
+		}
+		if (i < f->nr_pieces)
+			done = to + f->pieces[i].len;
+	}
+	put_pending(pb);
+}

@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * dm_remap_shim - look up, redirect, hold what failed, report, reissue
+ *
+ * Contexts: map runs in the submitter's process context; end_io and the ends
+ * of clones in any context, hard interrupts included; everything else in
+ * process context, on a WQ_MEM_RECLAIM workqueue or in a netlink request,
+ * where memory allocation never does I/O.
+ *
+ * Locks, outermost first:
+ *	dmr_instances_lock	the list of instances, ctr and dtr
+ *	inst->mutex		faults, parked bios, writers of the view, owner
+ *	inst->lock (irq)	incoming bios, held counts, pushback, flush state
+ * No lock is taken to look up: readers use RCU. map and end_io take only
+ * inst->lock, and only for a bio that cannot go on.
+ */
+#ifndef DMR_SHIM_H
+#define DMR_SHIM_H
+
+#include <linux/bio.h>
+#include <linux/bitmap.h>
+#include <linux/blkdev.h>
+#include <linux/device-mapper.h>
+#include <linux/kref.h>
+#include <linux/mutex.h>
+#include <linux/rcupdate.h>
+#include <linux/spinlock.h>
+#include <linux/workqueue.h>
+
+#include "table.h"
+
+#define DM_MSG_PREFIX "remap"
+
+/* Bounds the fences, so that publishing one needs no memory. */
+#define DMR_MAX_FAULTS 512
+
+struct dmr_range {
+	u64 start;
+	u64 end;
+};
+
+/* What a lookup sees: published whole, under RCU. */
+struct dmr_view {
+	struct dmr_index *index;
+	unsigned long cookie;		/* grace period after its retirement */
+	bool ready;
+	unsigned int nr_fences;
+	struct dmr_range fences[DMR_MAX_FAULTS];	/* sorted */
+};
+
+enum dmr_dest { DMR_DATA, DMR_SPARE };
+
+enum dmr_what { DMR_GO, DMR_FENCED, DMR_POISONED };
+
+struct dmr_place {
+	enum dmr_what what;
+	enum dmr_dest dest;
+	u64 sector;
+	unsigned int len;		/* sectors to which this answer applies */
+};
+
+/* Why a bio came to the worker. */
+enum dmr_reason { DMR_NONE, DMR_PARK, DMR_FAULT, DMR_HEAL, DMR_OP_DONE };
+
+enum dmr_hold { DMR_HELD, DMR_PUSHBACK, DMR_REFUSED };
+
+struct dmr_bio {
+	struct dmr_target *t;
+	struct bvec_iter iter;		/* of the mapped device, as it came */
+	blk_opf_t opf;
+	u64 gen;			/* of a flush: its device's failed flushes */
+	u64 dest_sector;
+	u8 dest;
+	bool ended;			/* by us: end_io lets it through */
+	bool held;			/* counted as held */
+	u8 reason;
+	u8 next;			/* enum dmr_reason, when its clones are back */
+	blk_status_t error;		/* its original error */
+	blk_status_t status;		/* of its clones */
+	atomic_t pending;		/* clones under way, and their submitter */
+	unsigned long deadline;
+	struct list_head node;		/* incoming, parked, or the worker's own */
+	struct dmr_fault *fault;
+};
+
+struct dmr_fault {
+	struct list_head node;
+	u64 id;
+	u64 start;
+	u64 len;
+	u8 state;
+	u32 flags;			/* DM_REMAP_FAULT_F_ */
+	u8 status;			/* enum dm_remap_status */
+	bool listed;			/* its fence is seen by every lookup */
+	bool placing;			/* busy with PLACE rather than TRY */
+	bool rest_failed;		/* an unlisted part of PLACE failed */
+	struct dmr_bio *pb;
+	unsigned int nr_pieces;
+	struct dm_remap_piece *pieces;
+	/* Sectors that a TRY has written where the table points. */
+	DECLARE_BITMAP(good, DM_REMAP_MAX_FAULT_SECTORS);
+};
+
+/* Bits of inst->slow; zero lets map answer without a lookup. */
+enum { DMR_SLOW_UNREADY, DMR_SLOW_EXTENTS, DMR_SLOW_FENCES,
+       DMR_SLOW_DATA_FLUSH, DMR_SLOW_SPARE_FLUSH };
+
+/* One mapped device on one data and one spare, shared by its tables. */
+struct dmr_instance {
+	struct list_head node;
+	struct kref kref;
+	unsigned int users;		/* targets; under dmr_instances_lock */
+	u32 id;
+	struct mapped_device *md;
+	dev_t dm_dev, data_dev, spare_dev;
+	u64 sectors;
+	u64 spare_sectors;
+	u32 block;			/* sectors; set by io_hints */
+
+	unsigned long slow;
+	u64 gen;
+	u64 direct_gen;			/* of the last change back to direct */
+	struct dmr_view __rcu *view;
+	struct dmr_view *other;
+
+	struct mutex mutex;
+	u32 owner;			/* port id; 0: none */
+	u64 commit;
+	u64 slot_start, slot_sectors;
+	u32 slot_unit;
+	unsigned long *used;		/* sectors of the slot area */
+	unsigned long *retired;
+	u64 loaded;			/* end of the last loaded extent */
+	u64 next_fault;
+	struct list_head faults;	/* in order of id */
+	struct list_head free_faults;
+	struct dmr_fault *pool;
+	struct list_head parked;
+
+	spinlock_t lock;
+	struct list_head incoming;
+	bool pushback;
+	bool queue_unowned;
+	u64 flush_fails[2];
+	u64 held_bios, held_sectors;
+	u64 max_held_bios, max_held_sectors;
+	unsigned int hold_ms, ready_ms;
+
+	struct bio_set clones;
+	struct workqueue_struct *wq;
+	struct work_struct work;
+	struct delayed_work deadlines;
+	struct delayed_work doorbell;
+	bool bell;
+
+	atomic64_t faults_opened, installs, releases, fails, expired, refused;
+	atomic64_t unowned, passed, poison_reads, redone;
+};
+
+struct dmr_target {
+	struct dm_target *ti;
+	struct dmr_instance *inst;
+	struct dm_dev *data, *spare;
+	unsigned int hold_ms, ready_ms;
+	u64 max_held_bios, max_held_sectors;
+	bool queue_unowned;
+};
+
+static inline struct bio *dmr_to_bio(struct dmr_bio *pb)
+{
+	return dm_bio_from_per_bio_data(pb, sizeof(*pb));
+}
+
+static inline u64 dmr_start(const struct dmr_bio *pb)
+{
+	return pb->iter.bi_sector;
+}
+
+static inline unsigned int dmr_len(const struct dmr_bio *pb)
+{
+	return pb->iter.bi_size >> SECTOR_SHIFT;
+}
+
+static inline bool dmr_is_flush(const struct dmr_bio *pb)
+{
+	return pb->opf & REQ_PREFLUSH;
+}
+
+/* main.c: live objects, zero when the module is idle */
+extern atomic_t dmr_live_instances, dmr_live_faults, dmr_live_bios;
+
+/* target.c */
+extern struct target_type dmr_target_type;
+extern struct mutex dmr_instances_lock;
+extern struct list_head dmr_instances;
+void dmr_instance_put(struct dmr_instance *inst);
+struct dmr_instance *dmr_instance_get(u32 id);
+struct block_device *dmr_bdev(struct dmr_target *t, enum dmr_dest dest);
+
+/* hold.c: bios that cannot go on */
+enum dmr_hold dmr_hold(struct dmr_bio *pb, enum dmr_reason reason,
+		       blk_status_t error);
+void dmr_hold_or_end(struct dmr_bio *pb, enum dmr_reason reason,
+		     blk_status_t error);
+void dmr_end(struct dmr_bio *pb, blk_status_t status);
+void dmr_unpark(struct dmr_instance *inst);
+void dmr_push_back(struct dmr_instance *inst);
+void dmr_flush_done(struct dmr_bio *pb, blk_status_t status);
+bool dmr_may_fault(struct dmr_bio *pb, blk_status_t status);
+u8 dmr_wire_status(blk_status_t status);
+void dmr_work(struct work_struct *work);
+void dmr_deadline_work(struct work_struct *work);
+
+/* issue.c: lookups, and clones of what is held */
+void dmr_lookup(const struct dmr_view *view, u64 sector, unsigned int len,
+		struct dmr_place *place);
+bool dmr_stale(struct dmr_instance *inst, u64 gen, u64 sector, unsigned int len,
+	       enum dmr_dest dest, u64 dest_sector);
+int dmr_clones_init(struct dmr_instance *inst);
+void dmr_issue(struct dmr_bio *pb);
+void dmr_op_submit(struct dmr_fault *f);
+
+/* fault.c: faults and their fences; all need inst->mutex */
+struct dmr_fault *dmr_fault_new(struct dmr_instance *inst, u64 start, u64 len);
+struct dmr_fault *dmr_fault_find(struct dmr_instance *inst, u64 id);
+bool dmr_fault_overlaps(struct dmr_instance *inst, u64 start, u64 len);
+void dmr_fault_end(struct dmr_instance *inst, struct dmr_fault *f);
+void dmr_fault_lose_bio(struct dmr_instance *inst, struct dmr_fault *f);
+void dmr_fault_op_done(struct dmr_instance *inst, struct dmr_fault *f);
+void dmr_slots_forget(struct dmr_instance *inst, struct dmr_fault *f);
+void dmr_publish(struct dmr_instance *inst, struct dmr_index *index, bool ready);
+void dmr_publish_fences(struct dmr_instance *inst);
+void dmr_owner_gone(struct dmr_instance *inst);
+struct dmr_view *dmr_view(struct dmr_instance *inst);
+
+/* verdict.c: the owner's words; all take inst->mutex */
+struct netlink_ext_ack;
+int dmr_claim(struct dmr_instance *inst, u32 portid, u64 start, u64 sectors,
+	      u32 unit, u64 commit, struct netlink_ext_ack *extack);
+int dmr_load(struct dmr_instance *inst, const struct dm_remap_extent *e,
+	     unsigned int nr, struct netlink_ext_ack *extack);
+int dmr_ready(struct dmr_instance *inst, struct netlink_ext_ack *extack);
+int dmr_start_op(struct dmr_instance *inst, u64 id, bool place,
+		 const struct dm_remap_piece *pieces, unsigned int nr,
+		 struct netlink_ext_ack *extack);
+int dmr_install(struct dmr_instance *inst, u64 commit, const u64 *ids,
+		unsigned int nr, struct netlink_ext_ack *extack);
+int dmr_release(struct dmr_instance *inst, u64 id, struct netlink_ext_ack *extack);
+int dmr_fail(struct dmr_instance *inst, u64 id, struct netlink_ext_ack *extack);
+int dmr_fence(struct dmr_instance *inst, u64 start, u64 len, u64 *id,
+	      struct netlink_ext_ack *extack);
+
+/* netlink.c */
+int dmr_netlink_init(void);
+void dmr_netlink_exit(void);
+void dmr_ring(struct dmr_instance *inst);
+void dmr_doorbell_work(struct work_struct *work);
+
+#endif
