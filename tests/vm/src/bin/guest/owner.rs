@@ -1,0 +1,197 @@
+//! A minimal owner of instances, which speaks the protocol of `uapi/dm_remap.h` byte by byte and
+//! so shares no code with the daemon. It maps whatever write fails, and remembers nothing.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, sendto,
+    socket,
+};
+
+const GETFAMILY: u8 = 3;
+pub const INSTANCE_GET: u8 = 1;
+const CLAIM: u8 = 2;
+const READY: u8 = 4;
+const FAULT_GET: u8 = 5;
+const EXTENT_GET: u8 = 6;
+const TRY: u8 = 7;
+const PLACE: u8 = 8;
+const INSTALL: u8 = 9;
+const A_INSTANCE: u16 = 1;
+const A_COMMIT: u16 = 9;
+const A_SLOT_START: u16 = 11;
+const A_SLOT_SECTORS: u16 = 12;
+const A_SLOT_UNIT: u16 = 13;
+const A_EXTENTS: u16 = 15;
+const A_FAULT_ID: u16 = 16;
+const A_FAULT_IDS: u16 = 17;
+const A_LEN: u16 = 19;
+const A_FAULT_STATE: u16 = 20;
+const A_PIECES: u16 = 24;
+const OPEN: u8 = 0;
+const PLACED: u8 = 2;
+const MAPPED: u8 = 1;
+const UNIT: u64 = 8;
+
+type Attrs = Vec<(u16, Vec<u8>)>;
+
+/// (start, slot, length) of a mapped extent.
+pub type Extent = (u64, u64, u32);
+
+pub struct Owner {
+    socket: OwnedFd,
+    family: u16,
+    instance: u32,
+    next_slot: u64,
+    commit: u64,
+}
+
+fn put(out: &mut Vec<u8>, attr: u16, value: &[u8]) {
+    out.extend((4 + value.len() as u16).to_ne_bytes());
+    out.extend(attr.to_ne_bytes());
+    out.extend(value);
+    out.resize(out.len().next_multiple_of(4), 0);
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |n, &b| n << 8 | u64::from(b))
+}
+
+fn parse(mut bytes: &[u8]) -> Attrs {
+    let mut attrs = Vec::new();
+    while bytes.len() >= 4 {
+        let len = (number(&bytes[..2]) as usize).clamp(4, bytes.len());
+        attrs.push((number(&bytes[2..4]) as u16 & 0x3fff, bytes[4..len].to_vec()));
+        bytes = &bytes[len.next_multiple_of(4).min(bytes.len())..];
+    }
+    attrs
+}
+
+fn attr(attrs: &Attrs, wanted: u16) -> Result<&[u8]> {
+    let found = attrs.iter().find(|(a, _)| *a == wanted);
+    found.map(|(_, v)| v.as_slice()).with_context(|| format!("attribute {wanted} is missing"))
+}
+
+impl Owner {
+    pub fn new() -> Result<Owner> {
+        let protocol = SockProtocol::NetlinkGeneric;
+        let socket =
+            socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
+        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+        let mut owner = Owner { socket, family: 16, instance: 0, next_slot: 0, commit: 0 };
+        let mut name = Vec::new();
+        put(&mut name, 2, b"dm_remap\0");
+        let answer = owner.ask(GETFAMILY, false, &name).context("family dm_remap")?;
+        owner.family = number(attr(answer.first().context("no answer")?, 1)?) as u16;
+        Ok(owner)
+    }
+
+    /// Sends a request and returns the messages up to its acknowledgement or the dump's end.
+    pub fn ask(&mut self, cmd: u8, dump: bool, attrs: &[u8]) -> Result<Vec<Attrs>> {
+        let flags: u16 = if dump { 0x301 } else { 0x5 };
+        let mut out = Vec::new();
+        out.extend((20 + attrs.len() as u32).to_ne_bytes());
+        out.extend(self.family.to_ne_bytes());
+        out.extend(flags.to_ne_bytes());
+        out.extend([0; 8]);
+        out.extend([cmd, 1, 0, 0]);
+        out.extend(attrs);
+        sendto(self.socket.as_raw_fd(), &out, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
+        let mut answers = Vec::new();
+        let mut buffer = vec![0; 65536];
+        loop {
+            let n = recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+            let mut rest = &buffer[..n];
+            while rest.len() >= 16 {
+                let len = (number(&rest[..4]) as usize).clamp(16, rest.len());
+                match number(&rest[4..6]) {
+                    2 => match i32::from_ne_bytes(rest[16..20].try_into()?) {
+                        0 => return Ok(answers),
+                        error => bail!(std::io::Error::from_raw_os_error(-error)),
+                    },
+                    3 => return Ok(answers),
+                    _ => answers.push(parse(&rest[20..len])),
+                }
+                rest = &rest[len.next_multiple_of(4).min(rest.len())..];
+            }
+        }
+    }
+
+    fn with_instance(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        put(&mut out, A_INSTANCE, &self.instance.to_ne_bytes());
+        out
+    }
+
+    /// Claims the newest instance, with a slot area of `sectors` at `start`, and makes it ready.
+    pub fn start(&mut self, start: u64, sectors: u64) -> Result<()> {
+        let all = self.ask(INSTANCE_GET, true, &[])?;
+        self.instance = number(attr(all.last().context("no instance")?, A_INSTANCE)?) as u32;
+        let mut claim = self.with_instance();
+        put(&mut claim, A_SLOT_START, &start.to_ne_bytes());
+        put(&mut claim, A_SLOT_SECTORS, &sectors.to_ne_bytes());
+        put(&mut claim, A_SLOT_UNIT, &(UNIT as u32).to_ne_bytes());
+        put(&mut claim, A_COMMIT, &0u64.to_ne_bytes());
+        self.ask(CLAIM, false, &claim).context("claim")?;
+        self.next_slot = start;
+        let ready = self.with_instance();
+        self.ask(READY, false, &ready).context("ready")?;
+        Ok(())
+    }
+
+    /// Takes every fault one step on: find the bad sectors, place them, install them.
+    pub fn serve(&mut self) -> Result<()> {
+        let list = self.with_instance();
+        for fault in self.ask(FAULT_GET, true, &list)?.iter().skip(1) {
+            let id = attr(fault, A_FAULT_ID)?.to_vec();
+            match attr(fault, A_FAULT_STATE)?[0] {
+                OPEN => self.open(fault, &id)?,
+                PLACED => {
+                    self.commit += 1;
+                    let mut install = self.with_instance();
+                    put(&mut install, A_COMMIT, &self.commit.to_ne_bytes());
+                    put(&mut install, A_FAULT_IDS, &id);
+                    self.ask(INSTALL, false, &install).context("install")?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, fault: &Attrs, id: &[u8]) -> Result<()> {
+        let mut pieces = Vec::new();
+        let tried = attr(fault, A_PIECES).ok();
+        for sector in 0..number(attr(fault, A_LEN)?) as u32 {
+            // Field `result` of struct dm_remap_piece.
+            let bad = tried.is_some_and(|t| t[sector as usize * 24 + 17] != 0);
+            if tried.is_some() && !bad {
+                continue;
+            }
+            pieces.extend(sector.to_ne_bytes());
+            pieces.extend(1u32.to_ne_bytes());
+            pieces.extend(if bad { self.next_slot } else { 0 }.to_ne_bytes());
+            pieces.extend([if bad { MAPPED } else { 0 }, 0, 0, 0, 0, 0, 0, 0]);
+            self.next_slot += if bad { UNIT } else { 0 };
+        }
+        ensure!(!pieces.is_empty(), "a write failed whose sectors all succeed");
+        let mut verdict = self.with_instance();
+        put(&mut verdict, A_FAULT_ID, id);
+        put(&mut verdict, A_PIECES, &pieces);
+        self.ask(if tried.is_some() { PLACE } else { TRY }, false, &verdict)?;
+        Ok(())
+    }
+
+    pub fn extents(&mut self) -> Result<Vec<Extent>> {
+        let list = self.with_instance();
+        let mut extents = Vec::new();
+        for message in self.ask(EXTENT_GET, true, &list)? {
+            for e in attr(&message, A_EXTENTS)?.chunks_exact(24) {
+                ensure!(e[20] == MAPPED, "an extent is not mapped");
+                extents.push((number(&e[..8]), number(&e[8..16]), number(&e[16..20]) as u32));
+            }
+        }
+        Ok(extents)
+    }
+}
