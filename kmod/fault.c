@@ -52,6 +52,7 @@ void dmr_publish(struct dmr_instance *inst, struct dmr_index *index, bool ready)
 	assign_slow(inst, DMR_SLOW_UNREADY, !ready);
 	assign_slow(inst, DMR_SLOW_EXTENTS, index->extents);
 	assign_slow(inst, DMR_SLOW_FENCES, v->nr_fences);
+	/* Pairs with the acquires in map, dmr_issue() and dmr_stale(). */
 	smp_store_release(&inst->gen, inst->gen + 1);
 	old->cookie = start_poll_synchronize_rcu_expedited();
 	inst->other = old;

@@ -86,6 +86,7 @@ bool dmr_stale(struct dmr_instance *inst, u64 gen, u64 sector, unsigned int len,
 {
 	struct dmr_place p;
 
+	/* Pairs with dmr_publish(): an old generation saw the table it went by. */
 	if (likely(smp_load_acquire(&inst->gen) == gen))
 		return false;
 	if (gen < READ_ONCE(inst->direct_gen))
@@ -176,9 +177,12 @@ static void submit_clone(struct dmr_bio *pb, struct dm_remap_piece *piece, u64 g
 void dmr_issue(struct dmr_bio *pb)
 {
 	struct dmr_instance *inst = pb->t->inst;
-	u64 gen = smp_load_acquire(&inst->gen), sector = dmr_start(pb);
+	u64 gen, sector = dmr_start(pb);
 	unsigned int left = dmr_len(pb);
 	struct dmr_place p;
+
+	/* Before the table, as in map; pairs with dmr_publish(). */
+	gen = smp_load_acquire(&inst->gen);
 
 	pb->status = BLK_STS_OK;
 	pb->next = DMR_NONE;

@@ -482,28 +482,42 @@ static struct notifier_block dmr_notifier = { .notifier_call = socket_gone };
 
 /* --- the family --- */
 
-#define INSTANCE [DM_REMAP_A_INSTANCE] = { .type = NLA_U32 }
-#define FAULT [DM_REMAP_A_FAULT_ID] = { .type = NLA_U64 }
-#define ARRAY { .type = NLA_BINARY }
-
 static const struct nla_policy claim_policy[] = {
-	INSTANCE,
+	[DM_REMAP_A_INSTANCE] = { .type = NLA_U32 },
 	[DM_REMAP_A_COMMIT] = { .type = NLA_U64 },
 	[DM_REMAP_A_SLOT_START] = { .type = NLA_U64 },
 	[DM_REMAP_A_SLOT_SECTORS] = { .type = NLA_U64 },
 	[DM_REMAP_A_SLOT_UNIT] = { .type = NLA_U32 },
 };
-static const struct nla_policy instance_policy[] = { INSTANCE };
-static const struct nla_policy load_policy[] = { INSTANCE, [DM_REMAP_A_EXTENTS] = ARRAY };
-static const struct nla_policy fault_policy[] = { INSTANCE, FAULT };
-static const struct nla_policy op_policy[] = { INSTANCE, FAULT, [DM_REMAP_A_PIECES] = ARRAY };
-static const struct nla_policy install_policy[] = {
-	INSTANCE,
-	[DM_REMAP_A_COMMIT] = { .type = NLA_U64 },
-	[DM_REMAP_A_FAULT_IDS] = ARRAY,
+
+static const struct nla_policy instance_policy[] = {
+	[DM_REMAP_A_INSTANCE] = { .type = NLA_U32 },
 };
+
+static const struct nla_policy load_policy[] = {
+	[DM_REMAP_A_INSTANCE] = { .type = NLA_U32 },
+	[DM_REMAP_A_EXTENTS] = { .type = NLA_BINARY },
+};
+
+static const struct nla_policy fault_policy[] = {
+	[DM_REMAP_A_INSTANCE] = { .type = NLA_U32 },
+	[DM_REMAP_A_FAULT_ID] = { .type = NLA_U64 },
+};
+
+static const struct nla_policy op_policy[] = {
+	[DM_REMAP_A_INSTANCE] = { .type = NLA_U32 },
+	[DM_REMAP_A_FAULT_ID] = { .type = NLA_U64 },
+	[DM_REMAP_A_PIECES] = { .type = NLA_BINARY },
+};
+
+static const struct nla_policy install_policy[] = {
+	[DM_REMAP_A_INSTANCE] = { .type = NLA_U32 },
+	[DM_REMAP_A_COMMIT] = { .type = NLA_U64 },
+	[DM_REMAP_A_FAULT_IDS] = { .type = NLA_BINARY },
+};
+
 static const struct nla_policy fence_policy[] = {
-	INSTANCE,
+	[DM_REMAP_A_INSTANCE] = { .type = NLA_U32 },
 	[DM_REMAP_A_START] = { .type = NLA_U64 },
 	[DM_REMAP_A_LEN] = { .type = NLA_U64 },
 };

@@ -102,8 +102,13 @@ struct dmr_fault {
 };
 
 /* Bits of inst->slow; zero lets map answer without a lookup. */
-enum { DMR_SLOW_UNREADY, DMR_SLOW_EXTENTS, DMR_SLOW_FENCES,
-       DMR_SLOW_DATA_FLUSH, DMR_SLOW_SPARE_FLUSH };
+enum dmr_slow {
+	DMR_SLOW_UNREADY,
+	DMR_SLOW_EXTENTS,
+	DMR_SLOW_FENCES,
+	DMR_SLOW_DATA_FLUSH,
+	DMR_SLOW_SPARE_FLUSH
+};
 
 /* One mapped device on one data and one spare, shared by its tables. */
 struct dmr_instance {

@@ -110,7 +110,7 @@ static int dmr_map(struct dm_target *ti, struct bio *bio)
 	pb->fault = NULL;
 	if (unlikely(bio->bi_opf & REQ_PREFLUSH))
 		return map_flush(pb, bio);
-	/* Before the table: whoever reads a new generation sees what made it. */
+	/* Before the table; pairs with dmr_publish(). */
 	pb->gen = smp_load_acquire(&t->inst->gen);
 	if (likely(!READ_ONCE(t->inst->slow)))
 		return go(pb, bio, DMR_DATA, bio->bi_iter.bi_sector);
@@ -169,6 +169,11 @@ static void instance_free(struct kref *kref)
 	struct dmr_instance *inst = container_of(kref, struct dmr_instance, kref);
 	struct dmr_fault *f;
 
+	/* A netlink request may have queued work after the last table left. */
+	cancel_work_sync(&inst->work);
+	cancel_delayed_work_sync(&inst->deadlines);
+	WRITE_ONCE(inst->bell, false);
+	cancel_delayed_work_sync(&inst->doorbell);
 	list_for_each_entry(f, &inst->faults, node) {
 		kvfree(f->pieces);
 		atomic_dec(&dmr_live_faults);
@@ -302,13 +307,8 @@ static void leave_instance(struct dmr_target *t)
 	if (last)
 		list_del(&inst->node);
 	mutex_unlock(&dmr_instances_lock);
-	if (!last)
-		return;
-	cancel_work_sync(&inst->work);
-	cancel_delayed_work_sync(&inst->deadlines);
-	WRITE_ONCE(inst->bell, false);
-	cancel_delayed_work_sync(&inst->doorbell);
-	dmr_instance_put(inst);
+	if (last)
+		dmr_instance_put(inst);
 }
 
 /* --- tables --- */
