@@ -128,6 +128,11 @@ fn one_bio_over_five_bad_sectors() -> Result<()> {
         let at = sector as usize * 512;
         ensure!(read_sector(&device, sector)? == data[at..at + 512], "sector {sector} differs");
     }
+    let mut memory = vec![0u8; 256 * 1024 + 4096];
+    let skip = memory.as_ptr().align_offset(4096);
+    let whole = &mut memory[skip..skip + 256 * 1024];
+    device.read_exact_at(whole, 0)?;
+    ensure!(whole == data, "one read over mapped and direct sectors differs");
     let mapped: Vec<_> = owner.extents()?.iter().map(|&(start, _, len)| (start, len)).collect();
     ensure!(mapped == BAD.map(|s| (s, 1)), "mapped: {mapped:?}");
     drop((device, owner));
