@@ -35,10 +35,10 @@ struct Probe {
 impl Probe {
     fn assert(&mut self, what: &str, rust: impl Debug, condition: &str) {
         // A fmt::Write to a String does not fail.
-        let rust = format!("{rust:?}").replace('"', "'");
+        let rust = format!("{rust:?}").replace('"', "");
         let _ = writeln!(
             self.source,
-            "_Static_assert({condition}, \"{what}: the header differs from Rust's {rust}\");"
+            "_Static_assert({condition}, \"{what}: the header differs from Rust: {rust}\");"
         );
     }
 

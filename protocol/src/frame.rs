@@ -64,7 +64,8 @@ pub fn encode(kind: u16, dump: bool, sequence: u32, payload: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The messages of a datagram; ends after the first error.
+/// The messages of a datagram; ends after the first error. Who receives it has made sure that it
+/// came from the kernel, port 0.
 pub fn frames(mut bytes: &[u8]) -> impl Iterator<Item = Result<Frame<'_>, FrameError>> {
     std::iter::from_fn(move || {
         if bytes.is_empty() {

@@ -206,6 +206,15 @@ fn frames() {
 }
 
 #[test]
+fn an_error_number_is_negative() {
+    for code in [i32::MIN, 1] {
+        let bytes = frame::encode(2, false, 1, &code.to_le_bytes());
+        let frame = frame::frames(&bytes).next().unwrap().unwrap();
+        assert_eq!(frame.answer(), Err(FrameError { left: 4 }));
+    }
+}
+
+#[test]
 fn refusal_reads_as_a_sentence() {
     let mut refusal = Refusal { errno: 16, text: Some("fault is not placed".into()) };
     assert_eq!(refusal.to_string(), "fault is not placed: Device or resource busy (os error 16)");
@@ -233,6 +242,9 @@ fn another_kernel() {
     newer[counters] += 8;
     newer.splice(counters + 132..counters + 132, [0xff; 8]);
     assert_eq!(Message::decode(&newer), Ok(Message::Instance(instance())));
+    // It may mark an attribute as nested or in network order.
+    let doorbell = [13, 1, 0, 0, 8, 0, 1, 0xc0, 7, 0, 0, 0];
+    assert_eq!(Message::decode(&doorbell), Ok(Message::Doorbell { instance: 7 }));
     // An older one lacks the last counter.
     let mut older = bytes.clone();
     older[counters] -= 8;
@@ -253,6 +265,8 @@ fn errors_name_the_attribute() {
     assert_eq!(decode(&short), DecodeError::Length { attr: Attr::Instance, bytes: 2 });
     let long = [13, 1, 0, 0, 12, 0, 1, 0, 7, 0, 0, 0];
     assert_eq!(decode(&long), DecodeError::Framing { number: 1, left: 8 });
+    let ragged = [6, 1, 0, 0, 8, 0, 1, 0, 7, 0, 0, 0, 8, 0, 15, 0, 0, 0, 0, 0];
+    assert_eq!(decode(&ragged), DecodeError::Length { attr: Attr::Extents, bytes: 4 });
     let mut fault = golden("message")["fault"].clone();
     let state = fault.windows(4).position(|at| at == [5, 0, 0x14, 0]).unwrap();
     fault[state + 4] = 3;
