@@ -1,7 +1,7 @@
 //! Netlink attributes: a length, a number, bytes, and padding to four bytes.
 //!
-//! neli's codec is not used here: it takes the header from a message's length, and the request
-//! from an error's, without checking either, and its errors name no attribute.
+//! neli 0.7.5's codec is not used: a message shorter than its own header overflows its arithmetic (a
+//! panic in debug builds), its refusals lose the kernel's sentence, and its errors name no attribute.
 
 use crate::layout::{Wire, take};
 use crate::uapi::Attr;
