@@ -8,7 +8,7 @@ PREFIX ?= /usr
 KREL ?= $(shell uname -r)
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dm-remap
 SUDO = $(if $(filter 0,$(shell id -u)),,sudo)
-PACKAGES = gcc make xz-utils cpio kmod dmsetup busybox-static qemu-system-x86 sparse \
+PACKAGES = gcc libc6-dev make xz-utils cpio kmod dmsetup busybox-static qemu-system-x86 sparse \
 	linux-image-amd64 linux-headers-amd64 linux-source-6.12 nbdkit nbdkit-plugin-dev qemu-utils
 
 # The stock kernels that guests boot: the newest 6.1 and 6.12 that are installed here.
