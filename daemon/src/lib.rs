@@ -1,4 +1,5 @@
 //! The policy daemon of dm-remap.
 
+pub mod core;
 pub mod table;
 pub mod units;

@@ -1,0 +1,186 @@
+//! Tells bad media from an error storm (I8).
+//!
+//! A disk with bad sectors fails in a few blocks and answers around them; a disk that is failing,
+//! unplugged or covered by an error target does not. How often errors come says nothing: a scan
+//! over two hundred scratches yields thousands of honest faults in a second. So before a fault may
+//! change the table, [`control_places`](super::control) are read *after* its errors were seen:
+//!
+//! - two far ones, anywhere on the same device. If no place answers, near or far, the device is
+//!   not there: the breaker opens at once and nothing is mapped.
+//! - two near ones, before and behind the fault, further off than the runs of bad sectors that
+//!   media have. If both answer, the damage is local: the fault is *proved*, and the count of
+//!   faults in a row that were not starts anew. Otherwise the fault counts; with
+//!   `breaker_faults` of them within `breaker_window` of each other the breaker opens.
+//!
+//! So scattered damage is mapped at any rate, a run of bad sectors is mapped as far as
+//! `breaker_faults` faults reach, and a disk that mostly fails is cut off. Places are never inside
+//! extents or faults, so known damage proves nothing and hides nothing.
+//!
+//! Open, the breaker has every fault failed at once; after `breaker_pause` the next one is a
+//! trial, searched and controlled like any other. It closes the breaker if it is proved (or
+//! proves to be no damage at all), and starts another pause if not. One alarm is raised when it
+//! opens and one when it closes, none between.
+
+use std::time::Duration;
+
+use super::event::FaultId;
+use super::policy::Policy;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Closed { unproved: u32, last: Duration },
+    Open { until: Duration, trial: Option<FaultId> },
+}
+
+/// What the control reads of a fault have shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Control {
+    Proved,
+    Unproved,
+    /// No place answers.
+    Silent,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    Opened,
+    Closed,
+}
+
+#[derive(Debug)]
+pub struct Breaker {
+    state: State,
+}
+
+impl Breaker {
+    pub fn new() -> Breaker {
+        Breaker { state: State::Closed { unproved: 0, last: Duration::ZERO } }
+    }
+
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, State::Open { .. })
+    }
+
+    /// May this fault be looked into?
+    pub fn admit(&mut self, now: Duration, fault: FaultId) -> bool {
+        match &mut self.state {
+            State::Closed { .. } => true,
+            State::Open { trial: Some(id), .. } => *id == fault,
+            State::Open { until, trial } => {
+                let admitted = now >= *until;
+                if admitted {
+                    *trial = Some(fault);
+                }
+                admitted
+            }
+        }
+    }
+
+    /// May this fault change the table?
+    pub fn judge(
+        &mut self,
+        now: Duration,
+        fault: FaultId,
+        control: Control,
+        policy: &Policy,
+    ) -> (bool, Option<Change>) {
+        match (&mut self.state, control) {
+            (State::Open { trial, .. }, _) if *trial != Some(fault) => (false, None),
+            (State::Open { .. }, Control::Proved) => (true, self.close(now)),
+            (State::Closed { unproved, .. }, Control::Proved) => {
+                *unproved = 0;
+                (true, None)
+            }
+            (State::Closed { unproved, last }, Control::Unproved) => {
+                if now.saturating_sub(*last) > Duration::from_secs(policy.breaker_window) {
+                    *unproved = 0;
+                }
+                *last = now;
+                *unproved += 1;
+                if *unproved <= policy.breaker_faults {
+                    return (true, None);
+                }
+                (false, self.open(now, policy))
+            }
+            (_, Control::Unproved | Control::Silent) => (false, self.open(now, policy)),
+        }
+    }
+
+    /// A fault has ended without damage, or before it was judged.
+    pub fn passed(&mut self, now: Duration, fault: FaultId, sound: bool) -> Option<Change> {
+        match &mut self.state {
+            State::Open { trial, .. } if *trial == Some(fault) => {
+                *trial = None;
+                if sound { self.close(now) } else { None }
+            }
+            _ => None,
+        }
+    }
+
+    /// The device is not there, or does not answer.
+    pub fn open(&mut self, now: Duration, policy: &Policy) -> Option<Change> {
+        let news = !self.is_open();
+        let until = now + Duration::from_millis(policy.breaker_pause);
+        self.state = State::Open { until, trial: None };
+        news.then_some(Change::Opened)
+    }
+
+    fn close(&mut self, now: Duration) -> Option<Change> {
+        self.state = State::Closed { unproved: 0, last: now };
+        Some(Change::Closed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn judge(breaker: &mut Breaker, now: Duration, id: u64, c: Control) -> (bool, Option<Change>) {
+        breaker.judge(now, FaultId(id), c, &Policy::default())
+    }
+
+    #[test]
+    fn sixty_four_unproved_faults_pass_and_no_more() {
+        let mut breaker = Breaker::new();
+        let passed = (0..50_000)
+            .filter(|&id| {
+                breaker.admit(MS, FaultId(id)) && judge(&mut breaker, MS, id, Control::Unproved).0
+            })
+            .count();
+        assert_eq!(passed, 64);
+        assert!(breaker.is_open());
+    }
+
+    #[test]
+    fn one_proof_or_a_quiet_time_starts_the_count_anew() {
+        let mut breaker = Breaker::new();
+        for id in 0..64 {
+            assert_eq!(judge(&mut breaker, MS, id, Control::Unproved), (true, None));
+        }
+        assert_eq!(judge(&mut breaker, MS, 64, Control::Proved), (true, None));
+        for id in 65..129 {
+            assert_eq!(judge(&mut breaker, MS, id, Control::Unproved), (true, None));
+        }
+        let later = Duration::from_secs(100);
+        assert_eq!(judge(&mut breaker, later, 129, Control::Unproved), (true, None));
+    }
+
+    #[test]
+    fn after_the_pause_one_trial_decides() {
+        let mut breaker = Breaker::new();
+        assert_eq!(judge(&mut breaker, MS, 1, Control::Silent), (false, Some(Change::Opened)));
+        assert!(!breaker.admit(MS * 1000, FaultId(2)));
+        assert!(breaker.admit(MS * 1001, FaultId(3)));
+        assert!(!breaker.admit(MS * 1001, FaultId(4)));
+        assert_eq!(judge(&mut breaker, MS * 1001, 3, Control::Silent), (false, None));
+        assert!(!breaker.admit(MS * 1002, FaultId(5)));
+        assert!(breaker.admit(MS * 2001, FaultId(6)));
+        assert_eq!(
+            judge(&mut breaker, MS * 2001, 6, Control::Proved),
+            (true, Some(Change::Closed))
+        );
+        assert!(breaker.admit(MS * 2001, FaultId(7)));
+    }
+}

@@ -1,0 +1,146 @@
+//! One commit at a time, for all that is ready; then one install.
+
+use std::time::Duration;
+
+use super::device::Device;
+use super::durable::Durable;
+use super::event::{Action, Alarm, CommitFailure, FaultId, Refusal};
+use super::fault::{Fault, Step, Verdict};
+use super::snapshot::Happening;
+use crate::table::{Change, Kind};
+
+/// A commit takes no further fault once it has this many changes.
+const ENOUGH: usize = 1024;
+/// `DM_REMAP_MAX_INSTALL`.
+const MAX_INSTALL: usize = 1024;
+const AGAIN: Duration = Duration::from_millis(100);
+const RESTATE_AGAIN: Duration = Duration::from_secs(1);
+const FULL_PAUSE: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+pub(super) struct Commit {
+    pub changes: Vec<Change>,
+    /// How many of the changes retire slots that failed; they come first.
+    pub retired: usize,
+    pub unknown: bool,
+}
+
+impl Device {
+    pub(super) fn commit(&mut self) {
+        let ready = self.with(Step::Ready);
+        if self.metadata_dead {
+            return ready.into_iter().for_each(|id| self.fail(id, "no commit can be made"));
+        }
+        if self.commit.is_some() {
+            return;
+        }
+        let alone = self.faults.is_empty() && self.log_full.is_none_or(|until| self.now >= until);
+        if ready.is_empty() && (self.retire.is_empty() || !alone) {
+            return;
+        }
+        let mut changes = std::mem::take(&mut self.retire);
+        let retired = changes.len();
+        for fault in self.faults.values_mut().filter(|f| f.step == Step::Ready) {
+            if changes.len() < ENOUGH {
+                changes.extend(fault.changes());
+                fault.step = Step::Committing;
+            }
+        }
+        self.out.push(Action::Commit(changes.clone()));
+        self.commit = Some(Commit { changes, retired, unknown: false });
+    }
+
+    pub(super) fn commit_done(&mut self, result: Result<Durable, CommitFailure>) {
+        match result {
+            Ok(proof) => self.committed(proof),
+            Err(CommitFailure::Unknown) => {
+                let Some(commit) = &mut self.commit else { return };
+                let again = if commit.unknown { RESTATE_AGAIN } else { Duration::ZERO };
+                self.restate_at = Some(self.now + again);
+                self.counters.commits_unknown += u64::from(!commit.unknown);
+                commit.unknown = true;
+            }
+            Err(CommitFailure::Full) => {
+                let Some(mut commit) = self.commit.take() else { return };
+                commit.changes.truncate(commit.retired);
+                self.retire.append(&mut commit.changes);
+                self.log_full = Some(self.now + FULL_PAUSE);
+                self.alarm(Alarm::LogFull, "the log is full: nothing can be mapped".into());
+                for id in self.with(Step::Committing) {
+                    self.fail(id, "the log is full");
+                }
+            }
+            Err(CommitFailure::Dead) => {
+                // The commit may be durable, so its fences stay; its bios need not wait.
+                self.metadata_dead = true;
+                self.commit.iter_mut().for_each(|commit| commit.unknown = true);
+                let text = "no metadata mirror can be written: nothing can be mapped";
+                self.alarm(Alarm::MetadataDead, text.into());
+                for id in self.with(Step::Committing) {
+                    if let Some(fault) = self.faults.get_mut(&id).filter(|f| f.flags.held) {
+                        fault.asked = Some(Verdict::Fail);
+                        self.counters.failed += 1;
+                        self.out.push(Action::Fail { fault: id });
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn with(&self, step: Step) -> Vec<FaultId> {
+        self.faults.iter().filter(|(_, f)| f.step == step).map(|(&id, _)| id).collect()
+    }
+
+    fn committed(&mut self, proof: Durable) {
+        let Some(commit) = self.commit.take() else { return };
+        self.proof = proof;
+        self.restate_at = None;
+        self.log_full = None;
+        self.alarms.remove(&Alarm::LogFull);
+        self.counters.commits += 1;
+        for change in &commit.changes {
+            self.table.apply(change);
+            if let Change::Set(extent) = change {
+                let sum = match extent.kind {
+                    Kind::Mapped(_) => &mut self.counters.mapped,
+                    Kind::PoisonData | Kind::PoisonSlot(_) => &mut self.counters.poisoned,
+                };
+                *sum = *sum + extent.len;
+                self.notes.add(self.now, Happening::Installed(*extent));
+            }
+        }
+        for fault in self.faults.values_mut().filter(|f| f.step == Step::Committing) {
+            fault.step = Step::Durable;
+        }
+    }
+
+    /// Installing is idempotent, so all that is durable goes under the newest proof.
+    pub(super) fn install(&mut self) {
+        if self.installing || self.install_at.is_some() {
+            return;
+        }
+        let mut faults = Vec::new();
+        let durable = self.faults.iter_mut().filter(|(_, f)| f.step == Step::Durable);
+        for (&id, fault) in durable.take(MAX_INSTALL) {
+            fault.asked = Some(Verdict::Install);
+            faults.push(id);
+        }
+        if !faults.is_empty() {
+            self.installing = true;
+            self.out.push(Action::Install { proof: self.proof, faults });
+        }
+    }
+
+    pub(super) fn install_done(&mut self, result: Result<(), Refusal>) {
+        self.installing = false;
+        let asked = |f: &Fault| f.asked == Some(Verdict::Install);
+        match result {
+            Ok(()) => self.faults.retain(|_, f| !asked(f)),
+            Err(refusal) => {
+                self.faults.values_mut().filter(|f| asked(f)).for_each(|f| f.asked = None);
+                self.install_at = Some(self.now + AGAIN);
+                self.refused(refusal);
+            }
+        }
+    }
+}

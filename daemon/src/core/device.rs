@@ -1,0 +1,441 @@
+//! A device's life: claim, load or adopt, serve; and what a listing says of each fault.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::breaker::Breaker;
+use super::commit::Commit;
+use super::durable::Durable;
+use super::event::{Action, Alarm, Area, Event, FaultId, Instance, Listed, Load, Refusal, State};
+use super::fault::{Fault, Step, Verdict, in_table};
+use super::policy::Policy;
+use super::snapshot::{Counters, Happening, Notes};
+use super::spare::Spare;
+use crate::table::{Change, Table};
+use crate::units::{Sectors, Slot};
+
+/// `DM_REMAP_MAX_LOAD`.
+const MAX_LOAD: usize = 2048;
+const CLAIM_AGAIN: Duration = Duration::from_secs(1);
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// There is no instance.
+    Absent,
+    /// To be claimed.
+    Unclaimed,
+    Claiming,
+    Loading,
+    /// What another owner retired is asked for.
+    Adopting,
+    Serving,
+    /// The kernel will not have this table.
+    Refused,
+}
+
+pub struct Device {
+    pub(super) now: Duration,
+    pub(super) out: Vec<Action>,
+    pub(super) policy: Policy,
+    pub(super) phase: Phase,
+    pub(super) instance: Option<Instance>,
+    pub(super) area: Area,
+    pub(super) table: Table,
+    pub(super) spare: Spare,
+    pub(super) breaker: Breaker,
+    pub(super) faults: BTreeMap<FaultId, Fault>,
+    pub(super) commit: Option<Commit>,
+    /// Of the last commit that is durable.
+    pub(super) proof: Durable,
+    /// Slots that failed, for the next commit.
+    pub(super) retire: Vec<Change>,
+    pub(super) flushing: bool,
+    pub(super) installing: bool,
+    pub(super) metadata_dead: bool,
+    pub(super) log_full: Option<Duration>,
+    pub(super) restate_at: Option<Duration>,
+    pub(super) install_at: Option<Duration>,
+    pub(super) reads: u64,
+    pub(super) seed: u64,
+    pub(super) alarms: BTreeSet<Alarm>,
+    pub(super) counters: Counters,
+    pub(super) notes: Notes,
+    loading: std::vec::IntoIter<Load>,
+    /// Listings sent so far.
+    pub(super) lists: u64,
+    listing: bool,
+    pub(super) list_wanted: bool,
+    list_at: Option<Duration>,
+    claim_at: Option<Duration>,
+    timer: Option<Duration>,
+}
+
+impl Device {
+    /// `table` and `proof` are what recovery made durable.
+    pub fn new(policy: Policy, area: Area, table: Table, proof: Durable) -> Device {
+        Device {
+            now: Duration::ZERO,
+            out: Vec::new(),
+            policy,
+            phase: Phase::Absent,
+            instance: None,
+            area,
+            spare: Spare::new(area, &table),
+            table,
+            breaker: Breaker::new(),
+            faults: BTreeMap::new(),
+            commit: None,
+            proof,
+            retire: Vec::new(),
+            flushing: false,
+            installing: false,
+            metadata_dead: false,
+            log_full: None,
+            restate_at: None,
+            install_at: None,
+            reads: 0,
+            seed: proof.sequence(),
+            alarms: BTreeSet::new(),
+            counters: Counters::default(),
+            notes: Notes::default(),
+            loading: Vec::new().into_iter(),
+            lists: 0,
+            listing: false,
+            list_wanted: false,
+            list_at: None,
+            claim_at: None,
+            timer: None,
+        }
+    }
+
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// `now` counts from any fixed moment and never goes back.
+    pub fn handle(&mut self, now: Duration, event: Event) -> Vec<Action> {
+        self.now = now;
+        match event {
+            Event::Instance(instance) => self.appeared(instance),
+            Event::Gone => self.gone(),
+            Event::OwnerLost => self.lost(),
+            Event::Doorbell => self.list_wanted = true,
+            Event::Tick => self.timer = None,
+            Event::PolicyChanged(policy) => self.policy = policy,
+            Event::Claimed(result) => self.claimed(result),
+            Event::Loaded(result) => self.loaded(result),
+            Event::ReadyDone(result) => self.ready_done(result),
+            Event::RetiredListed(result) => self.retired_listed(result),
+            Event::FaultsListed(result) => self.listed(result),
+            Event::VerdictDone { fault, result } => self.verdict_done(fault, result),
+            Event::InstallDone(result) => self.install_done(result),
+            Event::ReadDone { id, results } => self.read_done(id, &results),
+            Event::FlushDone { ok } => self.flush_done(ok),
+            Event::CommitDone(result) => self.commit_done(result),
+        }
+        self.settle();
+        std::mem::take(&mut self.out)
+    }
+
+    fn settle(&mut self) {
+        let now = self.now;
+        let due = move |at: &mut Option<Duration>| at.take_if(|at| *at <= now).is_some();
+        if due(&mut self.restate_at) {
+            self.out.push(Action::Restate);
+        }
+        due(&mut self.install_at);
+        due(&mut self.claim_at);
+        self.list_wanted |= due(&mut self.list_at);
+        match self.phase {
+            // A table that a commit may yet change is not one to start from.
+            Phase::Unclaimed if self.commit.is_none() && self.claim_at.is_none() => {
+                self.phase = Phase::Claiming;
+                let commit = self.proof.sequence();
+                self.out.push(Action::Claim { commit, area: self.area });
+            }
+            Phase::Serving => {
+                self.flush();
+                self.install();
+                self.commit();
+                if self.list_wanted && !self.listing {
+                    self.list_wanted = false;
+                    self.listing = true;
+                    self.lists += 1;
+                    self.out.push(Action::List);
+                }
+            }
+            _ => {}
+        }
+        let times = [self.restate_at, self.install_at, self.claim_at, self.list_at];
+        let next = times.into_iter().flatten().min();
+        if next.is_some() && next != self.timer {
+            self.out.extend(next.map(Action::SetTimer));
+        }
+        self.timer = next;
+    }
+
+    fn appeared(&mut self, instance: Instance) {
+        if self.instance.is_some_and(|known| known.id != instance.id) {
+            self.gone();
+        }
+        self.instance = Some(instance);
+        if self.phase == Phase::Absent {
+            self.phase = Phase::Unclaimed;
+        }
+    }
+
+    /// The faults went with it; a commit under way still has its end.
+    fn gone(&mut self) {
+        self.phase = Phase::Absent;
+        self.instance = None;
+        self.forget_if(|_, _| true);
+    }
+
+    /// What no commit names is decided again, from the next listing.
+    pub(super) fn lost(&mut self) {
+        if self.phase == Phase::Absent {
+            return;
+        }
+        self.notes.add(self.now, Happening::ClaimLost);
+        self.phase = Phase::Unclaimed;
+        self.forget_if(|_, fault| !fault.is_committed());
+    }
+
+    fn claim_again(&mut self) {
+        self.phase = Phase::Unclaimed;
+        self.claim_at = Some(self.now + CLAIM_AGAIN);
+    }
+
+    fn claimed(&mut self, result: Result<(), Refusal>) {
+        if self.phase != Phase::Claiming {
+            return;
+        }
+        match (result, self.instance) {
+            (Ok(()), Some(instance)) => {
+                let commit = self.proof.sequence();
+                self.notes.add(self.now, Happening::Claimed { commit });
+                if instance.ready {
+                    self.phase = Phase::Adopting;
+                    self.out.push(Action::ListRetired);
+                } else {
+                    self.load();
+                }
+            }
+            (Err(refusal @ (Refusal::Stale | Refusal::Invalid)), _) => {
+                self.phase = Phase::Refused;
+                let why = match refusal {
+                    Refusal::Stale => "the spare holds an older table than the one in use",
+                    _ => "the kernel refuses the slot area that the label names",
+                };
+                self.alarm(Alarm::Refused, why.into());
+            }
+            _ => self.claim_again(),
+        }
+    }
+
+    fn load(&mut self) {
+        self.phase = Phase::Loading;
+        let extents = self.table.extents().map(Load::Extent);
+        let retired = self.table.retired().map(|(slot, len)| Load::Retired { slot, len });
+        self.loading = extents.chain(retired).collect::<Vec<_>>().into_iter();
+        self.load_more();
+    }
+
+    fn load_more(&mut self) {
+        let chunk: Vec<Load> = self.loading.by_ref().take(MAX_LOAD).collect();
+        self.out.push(if chunk.is_empty() { Action::Ready } else { Action::Load(chunk) });
+    }
+
+    fn loaded(&mut self, result: Result<(), Refusal>) {
+        match result {
+            _ if self.phase != Phase::Loading => {}
+            Ok(()) => self.load_more(),
+            Err(Refusal::Exists | Refusal::Invalid) => {
+                self.phase = Phase::Refused;
+                self.alarm(Alarm::Refused, "the kernel refuses an extent of the table".into());
+            }
+            Err(_) => self.claim_again(),
+        }
+    }
+
+    fn ready_done(&mut self, result: Result<(), Refusal>) {
+        match result {
+            _ if self.phase != Phase::Loading => {}
+            Ok(()) => {
+                self.phase = Phase::Serving;
+                self.list_wanted = true;
+                self.instance.iter_mut().for_each(|instance| instance.ready = true);
+            }
+            Err(_) => self.claim_again(),
+        }
+    }
+
+    fn retired_listed(&mut self, result: Result<Vec<(Slot, Sectors)>, Refusal>) {
+        if self.phase != Phase::Adopting {
+            return;
+        }
+        let Ok(retired) = result else { return self.claim_again() };
+        retired.iter().for_each(|&(slot, len)| self.spare.burn(slot, len));
+        for (slot, len) in missing(&retired, &self.table) {
+            let change = Change::Retire { slot, len };
+            if !self.retire.contains(&change) {
+                self.retire.push(change);
+            }
+        }
+        self.phase = Phase::Serving;
+        self.list_wanted = true;
+    }
+
+    fn listed(&mut self, result: Result<(Instance, Vec<Listed>), Refusal>) {
+        self.listing = false;
+        let (instance, listed) = match result {
+            _ if self.phase != Phase::Serving => return,
+            Ok(answer) => answer,
+            Err(refusal) => return self.refused(refusal),
+        };
+        if instance.spare_flush_bad {
+            self.alarm(Alarm::SpareFlush, "the spare fails its flushes".into());
+        } else {
+            self.alarms.remove(&Alarm::SpareFlush);
+        }
+        self.instance = Some(instance);
+        let there: BTreeSet<FaultId> = listed.iter().map(|l| l.id).collect();
+        self.forget_if(|id, fault| !there.contains(&id) && !fault.is_committed());
+        for fault in listed {
+            self.look(fault);
+        }
+    }
+
+    /// A request that failed for want of a claim is answered by another claim; others are
+    /// repeated when a later listing shows where the fault stands.
+    pub(super) fn refused(&mut self, refusal: Refusal) {
+        match refusal {
+            Refusal::NotOwner | Refusal::NoInstance | Refusal::Link => {
+                if self.phase == Phase::Serving {
+                    self.lost();
+                    self.claim_at = Some(self.now + ASK_AGAIN);
+                }
+            }
+            _ => self.list_at = Some(self.now + ASK_AGAIN),
+        }
+    }
+
+    fn look(&mut self, listed: Listed) {
+        let new = !self.faults.contains_key(&listed.id);
+        self.counters.faults += u64::from(new);
+        let fault = self.faults.entry(listed.id).or_insert_with(|| Fault::new(&listed));
+        fault.flags = listed.flags;
+        if fault.asked.is_some() || listed.state == State::Busy {
+            return;
+        }
+        let id = listed.id;
+        match (fault.step, listed.state) {
+            (Step::Committing | Step::Durable, _) => {}
+            (Step::Ending, _) => self.fail(id, "again"),
+            (_, State::Open) if !listed.flags.held => self.release(id),
+            (Step::New, State::Open) => self.begin(id, listed.status),
+            (Step::New, _) => self.adopt(listed),
+            (Step::Searching, State::Open) if fault.flags.write => self.tried(listed),
+            (Step::Searching | Step::Controlling, State::Open) => {}
+            (Step::Placing, State::Placed) => self.placed(listed),
+            (Step::Placing, _) => self.place_failed(listed),
+            (Step::Checking, State::Placed) => self.check(id),
+            (Step::Placed | Step::Flushing | Step::Ready, State::Placed) => {}
+            _ => {
+                fault.step = Step::New;
+                self.list_at = Some(self.now + ASK_AGAIN);
+            }
+        }
+    }
+
+    /// Placed, but not by a request of ours that we remember. What the log holds is installed;
+    /// no commit will ever name the rest.
+    fn adopt(&mut self, listed: Listed) {
+        if listed.pieces.iter().all(|(piece, _)| in_table(&self.table, listed.start, piece)) {
+            if let Some(fault) = self.faults.get_mut(&listed.id) {
+                fault.pieces = listed.pieces.into_iter().map(|(piece, _)| piece).collect();
+                fault.step = Step::Durable;
+            }
+        } else {
+            self.release(listed.id);
+        }
+    }
+
+    fn verdict_done(&mut self, id: FaultId, result: Result<(), Refusal>) {
+        let Some(fault) = self.faults.get_mut(&id) else { return };
+        let Some(verdict) = fault.asked.take() else { return };
+        match (verdict, result) {
+            (Verdict::Release, Ok(())) => {
+                self.counters.released += 1;
+                self.notes.add(self.now, Happening::Released(id));
+                self.forget(id);
+            }
+            (Verdict::Fail, Ok(())) => {
+                fault.flags.held = false;
+                if !fault.flags.pinned {
+                    self.forget(id);
+                } else if !fault.is_committed() {
+                    self.release(id);
+                }
+            }
+            (_, Ok(())) => {}
+            (Verdict::Place, Err(Refusal::Exists)) => self.place_elsewhere(id),
+            (_, Err(Refusal::NoFault | Refusal::Busy)) => {
+                fault.restart();
+                self.list_wanted = true;
+            }
+            (_, Err(refusal)) => {
+                fault.attempts += u32::from(refusal == Refusal::Invalid);
+                fault.restart();
+                self.refused(refusal);
+            }
+        }
+    }
+
+    pub(super) fn forget(&mut self, id: FaultId) {
+        self.faults.remove(&id);
+        let change = self.breaker.passed(self.now, id, false);
+        self.breaker_news(change);
+    }
+
+    fn forget_if(&mut self, gone: impl Fn(FaultId, &Fault) -> bool) {
+        let ids: Vec<FaultId> =
+            self.faults.iter().filter(|&(&id, f)| gone(id, f)).map(|(&id, _)| id).collect();
+        ids.into_iter().for_each(|id| self.forget(id));
+    }
+
+    /// Raised once, until what it is about has ended.
+    pub(super) fn alarm(&mut self, alarm: Alarm, text: String) {
+        if self.alarms.insert(alarm) {
+            self.notes.add(self.now, Happening::Alarm { alarm, text: text.clone() });
+            self.out.push(Action::Alarm { alarm, text });
+        }
+    }
+}
+
+/// What the kernel has retired and the table has not; both in rising order.
+fn missing(retired: &[(Slot, Sectors)], table: &Table) -> Vec<(Slot, Sectors)> {
+    let mut out = Vec::new();
+    let mut known = table.retired().peekable();
+    for &(slot, len) in retired {
+        let (mut at, end) = (slot, slot + len);
+        while let Some(&(s, l)) = known.peek().filter(|&&(s, _)| s < end) {
+            if at < s {
+                out.push((at, s - at));
+            }
+            at = at.max(s + l);
+            if s + l > end {
+                break;
+            }
+            known.next();
+        }
+        if at < end {
+            out.push((at, end - at));
+        }
+    }
+    out
+}

@@ -1,0 +1,152 @@
+//! One fault as the daemon sees it.
+
+use serde::Serialize;
+
+use super::control::Places;
+use super::event::{Flags, Listed, Piece, ReadId};
+use super::search::{Part, Search};
+use crate::table::{Change, Extent, Kind, Table};
+use crate::units::{Sector, Sectors};
+
+/// How far a fault has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Step {
+    /// Its next listing decides.
+    New,
+    /// Tried or read piece by piece.
+    Searching,
+    /// Places elsewhere are read.
+    Controlling,
+    Placing,
+    /// In its slots, to be flushed.
+    Placed,
+    Flushing,
+    /// Flushed; a listing must show that no other flush of the spare has failed.
+    Checking,
+    /// To be committed.
+    Ready,
+    /// In the commit under way, which may be unknown.
+    Committing,
+    /// To be installed.
+    Durable,
+    /// To be released or failed.
+    Ending,
+}
+
+/// A request about the fault that the kernel has not answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Try,
+    Place,
+    Install,
+    Release,
+    Fail,
+}
+
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub start: Sector,
+    pub len: Sectors,
+    pub flags: Flags,
+    pub step: Step,
+    pub asked: Option<Verdict>,
+    pub reading: Option<ReadId>,
+    pub places: Places,
+    pub search: Search,
+    /// Of the last PLACE.
+    pub pieces: Vec<Piece>,
+    /// Failed flushes of the spare before the last PLACE was sent: one more makes it void.
+    pub flush_fails: u64,
+    /// Number of the first listing that was sent after the flush had ended.
+    pub check_from: u64,
+    /// Places that failed.
+    pub attempts: u32,
+}
+
+impl Fault {
+    pub fn new(listed: &Listed) -> Fault {
+        Fault {
+            start: listed.start,
+            len: listed.len,
+            flags: listed.flags,
+            step: Step::New,
+            asked: None,
+            reading: None,
+            places: Places::default(),
+            search: Search::default(),
+            pieces: Vec::new(),
+            flush_fails: 0,
+            check_from: 0,
+            attempts: 0,
+        }
+    }
+
+    /// A commit that names it may be durable: it ends by an install only.
+    pub fn is_committed(&self) -> bool {
+        matches!(self.step, Step::Committing | Step::Durable)
+    }
+
+    /// A request failed: the next listing decides, unless the decision was made.
+    pub fn restart(&mut self) {
+        if !self.is_committed() && self.step != Step::Ending {
+            self.step = Step::New;
+        }
+    }
+
+    pub fn writes_slots(&self) -> bool {
+        self.pieces.iter().any(|p| matches!(p.kind, Some(Kind::Mapped(_))))
+    }
+
+    pub fn changes(&self) -> impl Iterator<Item = Change> + '_ {
+        self.pieces.iter().map(|p| {
+            let start = self.start + p.offset;
+            match p.kind {
+                Some(kind) => Change::Set(Extent { start, len: p.len, kind }),
+                None => Change::Clear { start, len: p.len },
+            }
+        })
+    }
+}
+
+/// Does the table hold exactly what the pieces say?
+pub(super) fn in_table(table: &Table, start: Sector, piece: &Piece) -> bool {
+    let from = start + piece.offset;
+    let Some(kind) = piece.kind else {
+        return table.overlapping(from, piece.len).next().is_none();
+    };
+    let mut at = from;
+    for extent in table.overlapping(from, piece.len) {
+        if extent.start != at || extent.kind != advance(kind, at - from) {
+            return false;
+        }
+        at = extent.end();
+    }
+    at == from + piece.len
+}
+
+fn advance(kind: Kind, skip: Sectors) -> Kind {
+    match kind {
+        Kind::Mapped(slot) => Kind::Mapped(slot + skip),
+        Kind::PoisonSlot(slot) => Kind::PoisonSlot(slot + skip),
+        Kind::PoisonData => Kind::PoisonData,
+    }
+}
+
+/// A part of the fault at `start`, cut where the table changes, with what the table has there.
+pub(super) fn segments(table: &Table, start: Sector, part: Part) -> Vec<(Part, Option<Kind>)> {
+    let mut out = Vec::new();
+    let mut at = part.offset;
+    for extent in table.overlapping(start + part.offset, part.len) {
+        let offset = extent.start - start;
+        if at < offset {
+            out.push((Part { offset: at, len: offset - at }, None));
+        }
+        out.push((Part { offset, len: extent.len }, Some(extent.kind)));
+        at = offset + extent.len;
+    }
+    if at < part.end() {
+        out.push((Part { offset: at, len: part.end() - at }, None));
+    }
+    out
+}

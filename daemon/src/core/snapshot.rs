@@ -1,0 +1,117 @@
+//! What `status` shows of a device.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::device::{Device, Phase};
+use super::durable::Durable;
+use super::event::{Alarm, FaultId, Flags};
+use super::fault::Step;
+use super::spare::Usage;
+use crate::table::{Extent, Kind};
+use crate::units::{Sector, Sectors, Slot};
+
+const NOTES: usize = 32;
+
+/// Since the daemon began to serve the device.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Counters {
+    pub faults: u64,
+    pub mapped: Sectors,
+    pub poisoned: Sectors,
+    pub released: u64,
+    pub failed: u64,
+    pub slots_retired: u64,
+    pub places_voided: u64,
+    pub commits: u64,
+    pub commits_unknown: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Happening {
+    Claimed { commit: u64 },
+    ClaimLost,
+    Installed(Extent),
+    Released(FaultId),
+    Failed { fault: FaultId, why: &'static str },
+    SlotRetired { slot: Slot, len: Sectors },
+    Alarm { alarm: Alarm, text: String },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Note {
+    pub at: Duration,
+    pub what: Happening,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Notes(VecDeque<Note>);
+
+impl Notes {
+    pub fn add(&mut self, at: Duration, what: Happening) {
+        if self.0.len() == NOTES {
+            self.0.pop_front();
+        }
+        self.0.push_back(Note { at, what });
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FaultView {
+    pub id: FaultId,
+    pub start: Sector,
+    pub len: Sectors,
+    pub flags: Flags,
+    pub step: Step,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Snapshot {
+    pub phase: Phase,
+    pub commit: Durable,
+    pub commit_unknown: bool,
+    pub breaker_open: bool,
+    pub extents: usize,
+    pub mapped: Sectors,
+    pub poisoned: Sectors,
+    pub spare: Usage,
+    pub faults: Vec<FaultView>,
+    pub counters: Counters,
+    /// The last of them last.
+    pub notes: Vec<Note>,
+}
+
+impl Device {
+    pub fn snapshot(&self) -> Snapshot {
+        let (mut mapped, mut poisoned) = (Sectors(0), Sectors(0));
+        for extent in self.table.extents() {
+            match extent.kind {
+                Kind::Mapped(_) => mapped = mapped + extent.len,
+                Kind::PoisonData | Kind::PoisonSlot(_) => poisoned = poisoned + extent.len,
+            }
+        }
+        let view = |(&id, f): (&FaultId, &super::fault::Fault)| FaultView {
+            id,
+            start: f.start,
+            len: f.len,
+            flags: f.flags,
+            step: f.step,
+        };
+        Snapshot {
+            phase: self.phase,
+            commit: self.proof,
+            commit_unknown: self.commit.as_ref().is_some_and(|commit| commit.unknown),
+            breaker_open: self.breaker.is_open(),
+            extents: self.table.len(),
+            mapped,
+            poisoned,
+            spare: self.spare.usage(),
+            faults: self.faults.iter().map(view).collect(),
+            counters: self.counters,
+            notes: self.notes.0.iter().cloned().collect(),
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Slots. A run that was handed out is never handed out again while this value lives, whatever
+//! becomes of it; after a restart the table says what is in use or retired.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::event::Area;
+use crate::table::Table;
+use crate::units::{Sectors, Slot};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Usage {
+    pub used: Sectors,
+    pub total: Sectors,
+}
+
+impl Usage {
+    pub fn free_percent(self) -> u64 {
+        (self.total - self.used).0 * 100 / self.total.0.max(1)
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Spare {
+    area: Area,
+    /// Runs of whole units, apart from each other.
+    free: BTreeMap<Slot, Sectors>,
+    /// Their sum.
+    room: Sectors,
+    /// Allocation goes on from here: behind the highest slot in use, so that a restart finds the
+    /// same place and what copy-back freed is taken last.
+    cursor: Slot,
+}
+
+impl Spare {
+    pub fn new(area: Area, table: &Table) -> Spare {
+        let free = BTreeMap::from([(area.start, area.len)]);
+        let mut spare = Spare { area, free, room: area.len, cursor: area.start };
+        let in_use = table.extents().filter_map(|e| Some((e.kind.slot()?, e.len)));
+        for (slot, len) in in_use.chain(table.retired()) {
+            spare.burn(slot, len);
+        }
+        spare
+    }
+
+    /// Takes every unit that the range touches out of the free ones.
+    pub fn burn(&mut self, slot: Slot, len: Sectors) {
+        let unit = self.area.unit.0;
+        let start = Slot(slot.0 / unit * unit);
+        let end = Slot((slot + len).0.div_ceil(unit) * unit);
+        let mut at = end;
+        while let Some((&run, &run_len)) = self.free.range(..at).next_back() {
+            let run_end = run + run_len;
+            if run_end <= start {
+                break;
+            }
+            self.free.remove(&run);
+            self.room = self.room - (run_end.min(end) - run.max(start));
+            if run < start {
+                self.free.insert(run, start - run);
+            }
+            if run_end > end {
+                self.free.insert(end, run_end - end);
+            }
+            at = run;
+        }
+        self.cursor = self.cursor.max(end);
+    }
+
+    /// Slots for each of the lengths: one run a length where there is one, several otherwise.
+    /// `None`, and nothing taken, when there is not enough.
+    pub fn allocate(&mut self, lens: &[Sectors]) -> Option<Vec<Vec<(Slot, Sectors)>>> {
+        let units = lens.iter().map(|len| len.round_up(self.area.unit));
+        if units.fold(Sectors(0), |sum, len| sum + len) > self.room {
+            return None;
+        }
+        lens.iter().map(|&len| self.one(len)).collect()
+    }
+
+    fn one(&mut self, len: Sectors) -> Option<Vec<(Slot, Sectors)>> {
+        let mut left = len;
+        let mut taken = Vec::new();
+        while left > Sectors(0) {
+            let (slot, room) = self.run(left.round_up(self.area.unit))?;
+            let part = left.min(room);
+            taken.push((slot, part));
+            left = left - part;
+            self.burn(slot, part);
+        }
+        Some(taken)
+    }
+
+    /// The next run of at least `want`, or the largest there is.
+    fn run(&self, want: Sectors) -> Option<(Slot, Sectors)> {
+        let all = || self.free.iter().map(|(&slot, &len)| (slot, len));
+        let behind = self.free.range(self.cursor..).map(|(&slot, &len)| (slot, len));
+        behind
+            .chain(all())
+            .find(|&(_, len)| len >= want)
+            .or_else(|| all().reduce(|best, run| if run.1 > best.1 { run } else { best }))
+    }
+
+    pub fn usage(&self) -> Usage {
+        Usage { used: self.area.len - self.room, total: self.area.len }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::{Change, Extent, Kind};
+    use crate::units::Sector;
+
+    const AREA: Area = Area { start: Slot(64), len: Sectors(64), unit: Sectors(8) };
+
+    fn mapped(start: u64, len: u64, slot: u64) -> Change {
+        let kind = Kind::Mapped(Slot(slot));
+        Change::Set(Extent { start: Sector(start), len: Sectors(len), kind })
+    }
+
+    #[test]
+    fn a_restart_goes_on_behind_the_highest_slot_and_takes_what_was_freed_last() {
+        let mut table = Table::default();
+        table.apply(&mapped(0, 3, 64));
+        table.apply(&mapped(100, 8, 80));
+        table.apply(&Change::Retire { slot: Slot(105), len: Sectors(1) });
+        let mut spare = Spare::new(AREA, &table);
+        assert_eq!(spare.usage(), Usage { used: Sectors(24), total: Sectors(64) });
+        let slots = spare.allocate(&[Sectors(9), Sectors(1), Sectors(1)]).unwrap();
+        assert_eq!(
+            slots,
+            [[(Slot(112), Sectors(9))], [(Slot(72), Sectors(1))], [(Slot(88), Sectors(1))]]
+        );
+    }
+
+    #[test]
+    fn a_long_range_is_cut_when_no_run_is_long_enough_and_too_much_takes_nothing() {
+        let mut table = Table::default();
+        table.apply(&mapped(0, 24, 64));
+        table.apply(&mapped(100, 16, 104));
+        let mut spare = Spare::new(AREA, &table);
+        assert_eq!(spare.allocate(&[Sectors(16), Sectors(9)]), None);
+        let slots = spare.allocate(&[Sectors(20)]).unwrap();
+        assert_eq!(slots, [[(Slot(88), Sectors(16)), (Slot(120), Sectors(4))]]);
+        assert_eq!(spare.allocate(&[Sectors(1)]), None);
+    }
+}

@@ -1,0 +1,209 @@
+//! What is wrong with a fault: search, control, and the verdicts that change nothing.
+
+use super::breaker::Change;
+use super::control::{DataPlaces, spare_places};
+use super::device::Device;
+use super::event::{Action, Alarm, At, FaultId, Listed, Piece, ReadId, Span, Status};
+use super::fault::{Step, Verdict, segments};
+use super::search::{Part, Progress, Search};
+use super::snapshot::Happening;
+use crate::table::Kind;
+use crate::units::{Sector, Sectors};
+
+impl Device {
+    pub(super) fn begin(&mut self, id: FaultId, status: Status) {
+        let Some(fault) = self.faults.get_mut(&id) else { return };
+        let whole = Part { offset: Sectors(0), len: fault.len };
+        let (poisoned, sound): (Vec<_>, Vec<_>) = segments(&self.table, fault.start, whole)
+            .into_iter()
+            .partition(|(_, kind)| matches!(kind, Some(Kind::PoisonData | Kind::PoisonSlot(_))));
+        let parts = |list: Vec<(Part, _)>| list.into_iter().map(|(part, _)| part).collect();
+        let bad: Vec<Part> = if fault.flags.write { parts(poisoned) } else { Vec::new() };
+        let heal = fault.flags.heal;
+        fault.search = Search::new(if heal { Vec::new() } else { parts(sound) }, bad);
+        if fault.attempts >= self.policy.place_attempts {
+            self.fail(id, "it could not be placed");
+        } else if self.metadata_dead || self.log_full.is_some_and(|until| self.now < until) {
+            self.fail(id, "no commit can be made");
+        } else if heal && fault.search.bad().is_empty() {
+            self.release(id);
+        } else if heal {
+            self.place(id);
+        } else if status == Status::Other {
+            self.fail(id, "not an error of the medium");
+        } else if !self.breaker.admit(self.now, id) {
+            self.fail(id, "error storm");
+        } else {
+            self.search(id);
+        }
+    }
+
+    /// The next round of the search. A read goes to its device directly, behind the fence.
+    pub(super) fn search(&mut self, id: FaultId) {
+        let Some(block) = self.instance.map(|instance| instance.block) else { return };
+        let Some(fault) = self.faults.get_mut(&id) else { return };
+        fault.step = Step::Searching;
+        let parts = fault.search.round(block).to_vec();
+        if parts.is_empty() {
+            self.found(id);
+        } else if fault.flags.write {
+            fault.asked = Some(Verdict::Try);
+            let piece = |p: Part| Piece { offset: p.offset, len: p.len, kind: None };
+            let pieces = parts.into_iter().map(piece).collect();
+            self.out.push(Action::Try { fault: id, pieces });
+        } else {
+            let start = fault.start;
+            let last = fault.search.is_last(block);
+            let spans = parts
+                .into_iter()
+                .flat_map(|part| segments(&self.table, start, part))
+                .map(|(part, kind)| Span {
+                    at: match kind.and_then(Kind::slot) {
+                        Some(slot) => At::Spare(slot),
+                        None => At::Data(start + part.offset),
+                    },
+                    len: part.len,
+                })
+                .collect();
+            let retries = if last { self.policy.read_retries } else { 0 };
+            self.read(id, spans, retries);
+        }
+    }
+
+    fn read(&mut self, id: FaultId, spans: Vec<Span>, retries: u32) {
+        self.reads += 1;
+        let read = ReadId(self.reads);
+        if let Some(fault) = self.faults.get_mut(&id) {
+            fault.reading = Some(read);
+            self.out.push(Action::Read { id: read, spans, retries });
+        }
+    }
+
+    /// A TRY has ended.
+    pub(super) fn tried(&mut self, listed: Listed) {
+        let Some(fault) = self.faults.get_mut(&listed.id) else { return };
+        if fault.reading.is_some() {
+            return;
+        }
+        let asked = fault.search.asked().iter().map(|p| (p.offset, p.len));
+        if !asked.eq(listed.pieces.iter().map(|(p, _)| (p.offset, p.len))) {
+            fault.attempts += 1;
+            return self.begin(listed.id, listed.status);
+        }
+        let results: Vec<Status> = listed.pieces.iter().map(|&(_, status)| status).collect();
+        self.searched(listed.id, &results);
+    }
+
+    pub(super) fn read_done(&mut self, read: ReadId, results: &[Status]) {
+        let mut faults = self.faults.iter();
+        let Some((&id, _)) = faults.find(|(_, f)| f.reading == Some(read)) else { return };
+        let Some(fault) = self.faults.get_mut(&id) else { return };
+        fault.reading = None;
+        match fault.step {
+            Step::Searching => self.searched(id, results),
+            Step::Controlling => self.controlled(id, results),
+            _ => {}
+        }
+    }
+
+    fn searched(&mut self, id: FaultId, results: &[Status]) {
+        let Some(block) = self.instance.map(|instance| instance.block) else { return };
+        let Some(fault) = self.faults.get_mut(&id) else { return };
+        match fault.search.answer(block, results) {
+            Progress::More => self.search(id),
+            Progress::Found => self.found(id),
+            Progress::Gone => {
+                let change = self.breaker.open(self.now, &self.policy);
+                self.breaker_news(change);
+                self.fail(id, "the device is not there");
+            }
+        }
+    }
+
+    fn found(&mut self, id: FaultId) {
+        let Some(fault) = self.faults.get(&id) else { return };
+        if fault.search.damage() {
+            return self.control(id);
+        }
+        let write = fault.flags.write;
+        let change = self.breaker.passed(self.now, id, true);
+        self.breaker_news(change);
+        if write {
+            self.place(id);
+        } else {
+            self.release(id);
+        }
+    }
+
+    /// Reads elsewhere on the device that has the damage.
+    fn control(&mut self, id: FaultId) {
+        let Some(instance) = self.instance else { return };
+        let suspects: Vec<(Sector, Sectors)> =
+            self.faults.values().map(|f| (f.start, f.len)).collect();
+        let Some(fault) = self.faults.get_mut(&id) else { return };
+        fault.step = Step::Controlling;
+        let mut bad =
+            fault.search.bad().iter().flat_map(|&p| segments(&self.table, fault.start, p));
+        let on_data = bad.any(|(_, kind)| kind.and_then(Kind::slot).is_none());
+        fault.places = if on_data {
+            let (table, suspects) = (&self.table, &suspects[..]);
+            let size = instance.sectors;
+            let places = DataPlaces { table, suspects, size, block: instance.block };
+            places.pick(fault.start, fault.len, &mut self.seed)
+        } else {
+            spare_places(self.area, &mut self.seed)
+        };
+        let spans = fault.places.spans.clone();
+        self.read(id, spans, 0);
+    }
+
+    fn controlled(&mut self, id: FaultId, results: &[Status]) {
+        let Some(fault) = self.faults.get(&id) else { return };
+        let control = fault.places.judge(results);
+        let (go, change) = self.breaker.judge(self.now, id, control, &self.policy);
+        self.breaker_news(change);
+        if go {
+            self.place(id);
+        } else {
+            self.fail(id, "error storm");
+        }
+    }
+
+    pub(super) fn breaker_news(&mut self, change: Option<Change>) {
+        match change {
+            None => {}
+            Some(Change::Opened) => {
+                self.alarms.remove(&Alarm::StormOver);
+                let text = "error storm: errors are passed up until the disk answers again";
+                self.alarm(Alarm::Storm, text.into());
+            }
+            Some(Change::Closed) => {
+                self.alarms.remove(&Alarm::Storm);
+                self.alarm(Alarm::StormOver, "the disk answers again".into());
+            }
+        }
+    }
+
+    pub(super) fn release(&mut self, id: FaultId) {
+        if let Some(fault) = self.faults.get_mut(&id) {
+            fault.step = Step::Ending;
+            fault.asked = Some(Verdict::Release);
+            self.out.push(Action::Release { fault: id });
+        }
+    }
+
+    /// The original error, and the end of the fence too. Never for what a commit names.
+    pub(super) fn fail(&mut self, id: FaultId, why: &'static str) {
+        let Some(fault) = self.faults.get_mut(&id) else { return };
+        if !fault.flags.held {
+            return self.release(id);
+        }
+        if fault.step != Step::Ending {
+            self.counters.failed += 1;
+            self.notes.add(self.now, Happening::Failed { fault: id, why });
+        }
+        fault.step = Step::Ending;
+        fault.asked = Some(Verdict::Fail);
+        self.out.push(Action::Fail { fault: id });
+    }
+}
