@@ -11,6 +11,7 @@ pub struct Durable {
 }
 
 impl Durable {
+    #[cfg(test)]
     pub fn after(sequence: u64) -> Durable {
         Durable { sequence }
     }

@@ -7,7 +7,7 @@ use crate::core::event::*;
 use crate::table::{Change, Extent, Kind, Table};
 use crate::units::{Sector, Sectors, Slot};
 
-pub const AREA: Area = Area { start: Slot(64), len: Sectors(1024), unit: Sectors(8) };
+pub const AREA: Area = Area { start: Slot(64), len: Sectors(32768), unit: Sectors(8) };
 
 #[derive(Debug)]
 pub struct Fault {
@@ -25,6 +25,7 @@ pub struct Fault {
 
 #[derive(Debug)]
 pub struct Kernel {
+    pub area: Area,
     pub sectors: u64,
     pub block: u64,
     pub ready: bool,
@@ -44,6 +45,10 @@ pub struct Kernel {
     pub retired: BTreeSet<u64>,
     /// What was acknowledged, by sector.
     pub acked: BTreeMap<u64, u64>,
+    /// Placed, and not covered by a good flush of the spare since.
+    pub volatile: BTreeSet<u64>,
+    /// Placed, and lost by a flush that failed.
+    pub lost: BTreeSet<u64>,
     /// Slots that were installed, ever: never written by another place.
     pub installed: BTreeSet<u64>,
     pub errors: u64,
@@ -51,8 +56,9 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    pub fn new(sectors: u64, block: u64) -> Kernel {
+    pub fn new(sectors: u64, block: u64, area: Area) -> Kernel {
         Kernel {
+            area,
             sectors,
             block,
             ready: false,
@@ -70,6 +76,8 @@ impl Kernel {
             used: BTreeSet::new(),
             retired: BTreeSet::new(),
             acked: BTreeMap::new(),
+            volatile: BTreeSet::new(),
+            lost: BTreeSet::new(),
             installed: BTreeSet::new(),
             errors: 0,
             tags: 0,
@@ -260,7 +268,10 @@ impl Kernel {
             }
             if let Some(units) = Self::units(piece) {
                 assert_eq!(units.start % AREA.unit.0, 0);
-                assert!(units.start >= AREA.start.0 && units.end <= (AREA.start + AREA.len).0);
+                assert!(
+                    units.start >= self.area.start.0
+                        && units.end <= (self.area.start + self.area.len).0
+                );
                 let own = fault.placing
                     && fault.pieces.iter().any(|(old, status)| {
                         old.kind == piece.kind && old.len >= piece.len && *status == Status::Ok
@@ -306,7 +317,11 @@ impl Kernel {
                 let offset = piece.offset.0 + i;
                 listed.insert(offset);
                 let status = match piece.kind {
-                    Some(Kind::Mapped(slot)) => self.write_slot(slot.0 + i, tag),
+                    Some(Kind::Mapped(slot)) => {
+                        self.lost.remove(&(slot.0 + i));
+                        self.volatile.insert(slot.0 + i);
+                        self.write_slot(slot.0 + i, tag)
+                    }
                     _ => self.write_through(start + offset, tag),
                 };
                 if status != Status::Ok {
@@ -331,6 +346,15 @@ impl Kernel {
         fault.flags.pinned |= placed;
         self.faults.insert(id, fault);
         self.bell = true;
+    }
+
+    /// A flush of the spare ends that was sent when `covered` was volatile.
+    pub fn flushed(&mut self, ok: bool, covered: &BTreeSet<u64>) {
+        if ok {
+            self.volatile.retain(|slot| !covered.contains(slot));
+        } else {
+            self.lost.append(&mut self.volatile);
+        }
     }
 
     /// The deadline of a held bio.

@@ -1,3 +1,4 @@
 mod kernel;
 mod model;
 mod scripts;
+mod storms;

@@ -9,7 +9,7 @@ use super::kernel::{AREA, Kernel};
 use crate::core::event::*;
 use crate::core::fault::in_table;
 use crate::core::{Device, Durable, Policy};
-use crate::table::{Change, Table};
+use crate::table::{Change, Kind, Table};
 use crate::units::{Sector, Sectors, Slot};
 
 pub struct World {
@@ -22,6 +22,8 @@ pub struct World {
     /// Reads, flushes and commits.
     slow: Vec<Action>,
     timer: Option<Duration>,
+    /// What was volatile when the flush under way was sent.
+    covered: BTreeSet<u64>,
     /// What the log holds.
     log: Table,
     sequence: u64,
@@ -36,16 +38,22 @@ pub struct World {
 
 impl World {
     pub fn new(sectors: u64, block: u64, seed: u64) -> World {
+        World::on(AREA, sectors, block, seed)
+    }
+
+    /// Claimed, loaded and serving.
+    pub fn on(area: Area, sectors: u64, block: u64, seed: u64) -> World {
         let policy = Policy::default();
         let proof = Durable::after(0);
         let mut world = World {
-            kernel: Kernel::new(sectors, block),
-            device: Device::new(policy.clone(), AREA, Table::default(), proof),
+            kernel: Kernel::new(sectors, block, area),
+            device: Device::new(policy.clone(), area, Table::default(), proof),
             policy,
             now: Duration::ZERO,
             requests: VecDeque::new(),
             slow: Vec::new(),
             timer: None,
+            covered: BTreeSet::new(),
             log: Table::default(),
             sequence: 0,
             submitted: None,
@@ -56,6 +64,7 @@ impl World {
             places: 0,
         };
         world.tell(Event::Instance(world.kernel.instance()));
+        world.settle();
         world
     }
 
@@ -73,10 +82,13 @@ impl World {
             match action {
                 Action::SetTimer(at) => self.timer = Some(at),
                 Action::Alarm { alarm, .. } => self.alarms.push(alarm),
-                Action::Read { .. } | Action::FlushSpare | Action::Restate => {
-                    self.slow.push(action)
+                Action::FlushSpare => {
+                    self.covered = self.kernel.volatile.clone();
+                    self.slow.push(action);
                 }
+                Action::Read { .. } | Action::Restate => self.slow.push(action),
                 Action::Commit(changes) => {
+                    self.assert_flushed(&changes);
                     assert!(self.submitted.is_none(), "two commits in flight");
                     self.submitted = Some((changes.clone(), false));
                     self.slow.push(Action::Commit(changes));
@@ -140,6 +152,7 @@ impl World {
             }
             Action::FlushSpare => {
                 let ok = !self.chance(10);
+                self.kernel.flushed(ok, &self.covered);
                 Event::FlushDone { ok }
             }
             Action::Commit(_) if self.log_full => {
@@ -180,6 +193,17 @@ impl World {
             Event::CommitDone(Ok(Durable::after(self.sequence)))
         } else {
             Event::CommitDone(Err(CommitFailure::Unknown))
+        }
+    }
+
+    fn assert_flushed(&self, changes: &[Change]) {
+        for change in changes {
+            let Change::Set(extent) = change else { continue };
+            let Kind::Mapped(slot) = extent.kind else { continue };
+            for s in slot.0..slot.0 + extent.len.0 {
+                assert!(!self.kernel.volatile.contains(&s), "committed before its flush");
+                assert!(!self.kernel.lost.contains(&s), "committed what a flush has lost");
+            }
         }
     }
 
@@ -261,7 +285,7 @@ impl World {
         self.slow.clear();
         self.timer = None;
         let (policy, proof) = (self.policy.clone(), Durable::after(self.sequence));
-        self.device = Device::new(policy, AREA, self.log.clone(), proof);
+        self.device = Device::new(policy, self.kernel.area, self.log.clone(), proof);
         self.tell(Event::Instance(self.kernel.instance()));
     }
 
@@ -272,7 +296,6 @@ impl World {
 
 fn run(seed: u64, block: u64) {
     let mut world = World::new(4096, block, seed);
-    world.settle();
     world.chaos = true;
     let mut wrote = BTreeSet::new();
     for _ in 0..120 {
@@ -284,10 +307,13 @@ fn run(seed: u64, block: u64) {
                 world.kernel.bad_data.extend(start..start + run);
             }
             6 => {
-                let slot = AREA.start.0 + world.random(AREA.len.0);
+                let slot = AREA.start.0 + world.random(400);
                 world.kernel.bad_slots.insert(slot);
             }
-            7 => world.kernel.flush_fails += 1,
+            7 => {
+                world.kernel.flush_fails += 1;
+                world.kernel.flushed(false, &BTreeSet::new());
+            }
             8 => {
                 let ids: Vec<u64> = world.kernel.faults.keys().copied().collect();
                 if !ids.is_empty() {

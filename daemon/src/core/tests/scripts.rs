@@ -1,1 +1,401 @@
+//! Event by event: what each path asks for, and in which order.
 
+use std::time::Duration;
+
+use crate::core::event::*;
+use crate::core::{Device, Durable, Policy};
+use crate::table::{Change, Extent, Kind, Table};
+use crate::units::{Sector, Sectors, Slot};
+
+const AREA: Area = Area { start: Slot(64), len: Sectors(64), unit: Sectors(8) };
+const ID: FaultId = FaultId(7);
+
+struct Script {
+    device: Device,
+    now: Duration,
+    fails: u64,
+}
+
+fn extent(start: u64, len: u64, kind: Kind) -> Extent {
+    Extent { start: Sector(start), len: Sectors(len), kind }
+}
+
+fn piece(offset: u64, len: u64, kind: Option<Kind>) -> Piece {
+    Piece { offset: Sectors(offset), len: Sectors(len), kind }
+}
+
+fn mapped(slot: u64) -> Option<Kind> {
+    Some(Kind::Mapped(Slot(slot)))
+}
+
+fn table(extents: &[Extent]) -> Table {
+    let mut table = Table::default();
+    extents.iter().for_each(|e| table.apply(&Change::Set(*e)));
+    table
+}
+
+fn write() -> Flags {
+    Flags { write: true, held: true, ..Flags::default() }
+}
+
+fn read() -> Flags {
+    Flags { held: true, ..Flags::default() }
+}
+
+fn fault(flags: Flags, state: State, pieces: &[(Piece, Status)]) -> Listed {
+    let (start, len) = (Sector(1000), Sectors(4));
+    let (status, deadline) = (Status::Medium, None);
+    Listed { id: ID, start, len, state, flags, status, deadline, pieces: pieces.to_vec() }
+}
+
+impl Script {
+    fn instance(&self, ready: bool) -> Instance {
+        Instance {
+            id: 1,
+            ready,
+            sectors: Sectors(100_000),
+            block: Sectors(1),
+            spare_flush_fails: self.fails,
+            spare_flush_bad: false,
+        }
+    }
+
+    fn start(ready: bool, table: Table) -> Script {
+        let device = Device::new(Policy::default(), AREA, table, Durable::after(5));
+        let mut script = Script { device, now: Duration::from_secs(1), fails: 0 };
+        let instance = script.instance(ready);
+        script.expect(Event::Instance(instance), &[Action::Claim { commit: 5, area: AREA }]);
+        script
+    }
+
+    /// Up to the first listing, not answered yet.
+    fn serving(table: Table) -> Script {
+        let mut script = Script::start(true, table);
+        script.expect(Event::Claimed(Ok(())), &[Action::ListRetired]);
+        script.expect(Event::RetiredListed(Ok(Vec::new())), &[Action::List]);
+        script
+    }
+
+    fn expect(&mut self, event: Event, actions: &[Action]) {
+        let said = format!("{event:?}");
+        assert_eq!(self.device.handle(self.now, event), actions, "after {said}");
+    }
+
+    fn listed(&mut self, fault: Listed, actions: &[Action]) {
+        let instance = self.instance(true);
+        self.expect(Event::FaultsListed(Ok((instance, vec![fault]))), actions);
+    }
+
+    fn done(&mut self, actions: &[Action]) {
+        self.expect(Event::VerdictDone { fault: ID, result: Ok(()) }, actions);
+    }
+
+    fn bell(&mut self) {
+        self.expect(Event::Doorbell, &[Action::List]);
+    }
+
+    /// Answers the read that the actions hold; the other devices are sound.
+    fn reads(&mut self, event: Event, results: &[Status]) -> Vec<Action> {
+        let actions = self.device.handle(self.now, event);
+        let [Action::Read { id, .. }] = actions[..] else { panic!("no read: {actions:?}") };
+        self.device.handle(self.now, Event::ReadDone { id, results: results.to_vec() })
+    }
+
+    /// A write whose second of four sectors is bad, up to its PLACE in `slot`.
+    fn place(&mut self, slot: u64) -> Action {
+        let tries: Vec<Piece> = (0..4).map(|i| piece(i, 1, None)).collect();
+        let pieces = tries.clone();
+        self.listed(fault(write(), State::Open, &[]), &[Action::Try { fault: ID, pieces }]);
+        self.done(&[]);
+        self.bell();
+        let result = |p: Piece| (p, if p.offset.0 == 1 { Status::Medium } else { Status::Ok });
+        let results: Vec<_> = tries.into_iter().map(result).collect();
+        let instance = self.instance(true);
+        let listed = vec![fault(write(), State::Open, &results)];
+        let event = Event::FaultsListed(Ok((instance, listed)));
+        let place = Action::Place { fault: ID, pieces: vec![piece(1, 1, mapped(slot))] };
+        assert_eq!(self.reads(event, &[Status::Ok; 4]), std::slice::from_ref(&place));
+        place
+    }
+
+    fn placed(slot: u64) -> Listed {
+        let flags = Flags { pinned: true, ..write() };
+        fault(flags, State::Placed, &[(piece(1, 1, mapped(slot)), Status::Ok)])
+    }
+
+    fn flushed(&mut self, slot: u64) {
+        self.done(&[]);
+        self.bell();
+        self.listed(Script::placed(slot), &[Action::FlushSpare]);
+        self.expect(Event::FlushDone { ok: true }, &[Action::List]);
+    }
+
+    fn committing() -> Script {
+        let mut script = Script::serving(Table::default());
+        script.place(64);
+        script.flushed(64);
+        let set = Change::Set(extent(1001, 1, Kind::Mapped(Slot(64))));
+        script.listed(Script::placed(64), &[Action::Commit(vec![set])]);
+        script
+    }
+}
+
+fn install(sequence: u64) -> Action {
+    Action::Install { proof: Durable::after(sequence), faults: vec![ID] }
+}
+
+#[test]
+fn a_fresh_instance_is_loaded_by_chunks_and_then_ready() {
+    let mut table = Table::default();
+    for i in 0..2050 {
+        table.apply(&Change::Set(extent(2 * i, 1, Kind::PoisonData)));
+    }
+    table.apply(&Change::Retire { slot: Slot(64), len: Sectors(8) });
+    let mut script = Script::start(false, table);
+    let first = script.device.handle(script.now, Event::Claimed(Ok(())));
+    assert!(matches!(&first[..], [Action::Load(load)] if load.len() == 2048));
+    let last = [
+        Load::Extent(extent(4096, 1, Kind::PoisonData)),
+        Load::Extent(extent(4098, 1, Kind::PoisonData)),
+        Load::Retired { slot: Slot(64), len: Sectors(8) },
+    ];
+    script.expect(Event::Loaded(Ok(())), &[Action::Load(last.to_vec())]);
+    script.expect(Event::Loaded(Ok(())), &[Action::Ready]);
+    script.expect(Event::ReadyDone(Ok(())), &[Action::List]);
+}
+
+#[test]
+fn a_write_goes_slot_flush_check_commit_install() {
+    let mut script = Script::committing();
+    script.expect(Event::CommitDone(Ok(Durable::after(6))), &[install(6)]);
+    script.expect(Event::InstallDone(Ok(())), &[]);
+    assert_eq!(script.device.snapshot().mapped, Sectors(1));
+}
+
+#[test]
+fn a_write_that_the_disk_takes_in_pieces_needs_no_commit() {
+    let mut script = Script::serving(Table::default());
+    let tries: Vec<Piece> = (0..4).map(|i| piece(i, 1, None)).collect();
+    let pieces = tries.clone();
+    script.listed(fault(write(), State::Open, &[]), &[Action::Try { fault: ID, pieces }]);
+    script.done(&[]);
+    script.bell();
+    let ok: Vec<_> = tries.into_iter().map(|p| (p, Status::Ok)).collect();
+    let place = Action::Place { fault: ID, pieces: Vec::new() };
+    script.listed(fault(write(), State::Open, &ok), &[place]);
+    script.done(&[]);
+    script.bell();
+    let flags = Flags { pinned: true, ..write() };
+    script.listed(fault(flags, State::Placed, &[]), &[install(5)]);
+}
+
+#[test]
+fn a_flush_that_failed_meanwhile_voids_the_place() {
+    let mut script = Script::serving(Table::default());
+    let place = script.place(64);
+    script.flushed(64);
+    script.fails = 1;
+    script.listed(Script::placed(64), std::slice::from_ref(&place));
+    script.flushed(64);
+    let set = Change::Set(extent(1001, 1, Kind::Mapped(Slot(64))));
+    script.listed(Script::placed(64), &[Action::Commit(vec![set])]);
+}
+
+#[test]
+fn a_flush_that_failed_before_the_place_was_reported_voids_it_too() {
+    let mut script = Script::serving(Table::default());
+    let place = script.place(64);
+    script.done(&[]);
+    script.bell();
+    script.fails = 1;
+    script.listed(Script::placed(64), &[place]);
+}
+
+#[test]
+fn a_slot_that_fails_is_retired_by_the_commit_that_names_the_next() {
+    let mut script = Script::serving(Table::default());
+    script.place(64);
+    script.done(&[]);
+    script.bell();
+    let failed = fault(write(), State::Open, &[(piece(1, 1, mapped(64)), Status::IoErr)]);
+    script.listed(failed, &[Action::Place { fault: ID, pieces: vec![piece(1, 1, mapped(72))] }]);
+    script.flushed(72);
+    let changes = vec![
+        Change::Retire { slot: Slot(64), len: Sectors(8) },
+        Change::Set(extent(1001, 1, Kind::Mapped(Slot(72)))),
+    ];
+    script.listed(Script::placed(72), &[Action::Commit(changes)]);
+}
+
+#[test]
+fn an_unknown_commit_is_restated_until_it_is_durable() {
+    let mut script = Script::committing();
+    let unknown = || Event::CommitDone(Err(CommitFailure::Unknown));
+    script.expect(unknown(), &[Action::Restate]);
+    let later = script.now + Duration::from_secs(1);
+    script.expect(unknown(), &[Action::SetTimer(later)]);
+    script.bell();
+    script.listed(Script::placed(64), &[]);
+    script.now = later;
+    script.expect(Event::Tick, &[Action::Restate]);
+    script.expect(Event::CommitDone(Ok(Durable::after(6))), &[install(6)]);
+}
+
+#[test]
+fn a_full_log_fails_the_fault_and_lifts_its_fence() {
+    let mut script = Script::committing();
+    let actions = script.device.handle(script.now, Event::CommitDone(Err(CommitFailure::Full)));
+    assert!(matches!(actions[0], Action::Alarm { alarm: Alarm::LogFull, .. }), "{actions:?}");
+    assert_eq!(actions[1..], [Action::Fail { fault: ID }]);
+    script.done(&[Action::Release { fault: ID }]);
+    script.done(&[]);
+    script.bell();
+    let again = fault(write(), State::Open, &[]);
+    script.listed(again, &[Action::Fail { fault: ID }]);
+}
+
+#[test]
+fn when_no_mirror_is_left_the_bio_fails_and_its_fence_stays() {
+    let mut script = Script::committing();
+    let actions = script.device.handle(script.now, Event::CommitDone(Err(CommitFailure::Dead)));
+    assert!(matches!(actions[0], Action::Alarm { alarm: Alarm::MetadataDead, .. }));
+    assert_eq!(actions[1..], [Action::Fail { fault: ID }]);
+    script.done(&[]);
+    script.bell();
+    let mut left = Script::placed(64);
+    left.flags.held = false;
+    script.listed(left, &[]);
+}
+
+#[test]
+fn a_new_owner_installs_what_the_log_holds_and_releases_the_rest() {
+    let mut script = Script::serving(table(&[extent(1001, 1, Kind::Mapped(Slot(64)))]));
+    script.listed(Script::placed(64), &[install(5)]);
+    let mut script = Script::serving(table(&[extent(1001, 1, Kind::Mapped(Slot(72)))]));
+    script.listed(Script::placed(64), &[Action::Release { fault: ID }]);
+}
+
+#[test]
+fn what_another_owner_retired_is_recorded() {
+    let mut known = Table::default();
+    known.apply(&Change::Retire { slot: Slot(66), len: Sectors(2) });
+    let mut script = Script::start(true, known);
+    script.expect(Event::Claimed(Ok(())), &[Action::ListRetired]);
+    let retired = vec![(Slot(64), Sectors(8)), (Slot(80), Sectors(8))];
+    let changes = [(64, 2), (68, 4), (80, 8)]
+        .map(|(slot, len)| Change::Retire { slot: Slot(slot), len: Sectors(len) });
+    let actions = [Action::Commit(changes.to_vec()), Action::List];
+    script.expect(Event::RetiredListed(Ok(retired)), &actions);
+}
+
+#[test]
+fn an_unreadable_block_is_poisoned_and_its_neighbours_are_not() {
+    let slot = extent(1002, 2, Kind::Mapped(Slot(64)));
+    let mut script = Script::serving(table(&[slot]));
+    let listed = vec![fault(read(), State::Open, &[])];
+    let event = Event::FaultsListed(Ok((script.instance(true), listed)));
+    let actions = script.device.handle(script.now, event);
+    let at = |at| Span { at, len: Sectors(1) };
+    let spans =
+        [At::Data(Sector(1000)), At::Data(Sector(1001)), At::Spare(Slot(64)), At::Spare(Slot(65))]
+            .map(at)
+            .to_vec();
+    assert_eq!(actions, [Action::Read { id: ReadId(1), spans, retries: 3 }]);
+    let results = vec![Status::Ok, Status::Medium, Status::Ok, Status::Medium];
+    let event = Event::ReadDone { id: ReadId(1), results };
+    let poison =
+        vec![piece(1, 1, Some(Kind::PoisonData)), piece(3, 1, Some(Kind::PoisonSlot(Slot(65))))];
+    let placed: Vec<_> = poison.iter().map(|&p| (p, Status::Ok)).collect();
+    let place = Action::Place { fault: ID, pieces: poison };
+    assert_eq!(script.reads(event, &[Status::Ok; 4]), [place]);
+    script.done(&[]);
+    script.bell();
+    let flags = Flags { pinned: true, ..read() };
+    let changes = [
+        Change::Set(extent(1001, 1, Kind::PoisonData)),
+        Change::Set(extent(1003, 1, Kind::PoisonSlot(Slot(65)))),
+    ];
+    script.listed(fault(flags, State::Placed, &placed), &[Action::Commit(changes.to_vec())]);
+}
+
+#[test]
+fn a_read_that_now_succeeds_is_released() {
+    let mut script = Script::serving(Table::default());
+    let listed = vec![fault(read(), State::Open, &[])];
+    let event = Event::FaultsListed(Ok((script.instance(true), listed)));
+    assert_eq!(script.reads(event, &[Status::Ok; 4]), [Action::Release { fault: ID }]);
+}
+
+#[test]
+fn a_heal_places_exactly_the_poisoned_blocks() {
+    let poison = extent(900, 102, Kind::PoisonData);
+    let mut script = Script::serving(table(&[poison]));
+    let mut heal = fault(Flags { heal: true, ..write() }, State::Open, &[]);
+    heal.status = Status::Ok;
+    let pieces = vec![piece(0, 2, mapped(64))];
+    script.listed(heal, &[Action::Place { fault: ID, pieces }]);
+}
+
+#[test]
+fn a_device_that_answers_nowhere_has_no_bad_media() {
+    let mut script = Script::serving(Table::default());
+    let listed = vec![fault(read(), State::Open, &[])];
+    let event = Event::FaultsListed(Ok((script.instance(true), listed)));
+    let control = script.reads(event, &[Status::IoErr; 4]);
+    let [Action::Read { id, .. }] = control[..] else { panic!("no control: {control:?}") };
+    let event = Event::ReadDone { id, results: vec![Status::IoErr; 4] };
+    let actions = script.device.handle(script.now, event);
+    assert!(matches!(actions[0], Action::Alarm { alarm: Alarm::Storm, .. }));
+    assert_eq!(actions[1..], [Action::Fail { fault: ID }]);
+}
+
+#[test]
+fn a_full_spare_is_the_original_error_and_one_alarm() {
+    let used = extent(0, 64, Kind::Mapped(Slot(64)));
+    let mut script = Script::serving(table(&[used]));
+    let mut heal = fault(Flags { heal: true, ..write() }, State::Open, &[]);
+    (heal.start, heal.status) = (Sector(0), Status::Ok);
+    let poisoned = Change::Set(extent(0, 4, Kind::PoisonSlot(Slot(64))));
+    script.device.table.apply(&poisoned);
+    for alarms in [1, 0] {
+        let event = Event::FaultsListed(Ok((script.instance(true), vec![heal.clone()])));
+        let actions = script.device.handle(script.now, event);
+        assert_eq!(actions.len(), alarms + 1, "{actions:?}");
+        assert_eq!(actions[alarms], Action::Fail { fault: ID });
+        script.done(&[]);
+        script.bell();
+    }
+}
+
+#[test]
+fn a_verdict_in_flight_is_not_judged_by_an_older_listing() {
+    let mut script = Script::serving(Table::default());
+    script.place(64);
+    script.bell();
+    script.listed(fault(write(), State::Open, &[]), &[]);
+    script.done(&[]);
+}
+
+#[test]
+fn doorbells_coalesce_and_one_that_rings_during_a_listing_is_kept() {
+    let mut script = Script::serving(Table::default());
+    script.expect(Event::Doorbell, &[]);
+    script.expect(Event::Doorbell, &[]);
+    let instance = script.instance(true);
+    script.expect(Event::FaultsListed(Ok((instance, Vec::new()))), &[Action::List]);
+}
+
+#[test]
+fn a_lost_claim_is_made_again_and_a_stale_table_is_refused() {
+    let mut script = Script::committing();
+    script.expect(Event::OwnerLost, &[]);
+    let claim = Action::Claim { commit: 6, area: AREA };
+    script.expect(Event::CommitDone(Ok(Durable::after(6))), &[claim]);
+    script.expect(Event::Claimed(Ok(())), &[Action::ListRetired]);
+    let actions = [install(6), Action::List];
+    script.expect(Event::RetiredListed(Ok(Vec::new())), &actions);
+
+    let mut script = Script::start(true, Table::default());
+    let actions = script.device.handle(script.now, Event::Claimed(Err(Refusal::Stale)));
+    assert!(matches!(actions[..], [Action::Alarm { alarm: Alarm::Refused, .. }]));
+}
