@@ -3,7 +3,7 @@
 //! A disk with bad sectors fails in a few blocks and answers around them; a disk that is failing,
 //! unplugged or covered by an error target does not. How often errors come says nothing: a scan
 //! over two hundred scratches yields thousands of honest faults in a second. So before a fault may
-//! change the table, [`control_places`](super::control) are read *after* its errors were seen:
+//! change the table, places elsewhere are read ([`control`](super::control)), *after* its errors were seen:
 //!
 //! - two far ones, anywhere on the same device. If no place answers, near or far, the device is
 //!   not there: the breaker opens at once and nothing is mapped.

@@ -106,7 +106,7 @@ impl Device {
                     Kind::PoisonData | Kind::PoisonSlot(_) => &mut self.counters.poisoned,
                 };
                 *sum = *sum + extent.len;
-                self.notes.add(self.now, Happening::Installed(*extent));
+                self.notes.add(self.now, Happening::Committed(*extent));
             }
         }
         for fault in self.faults.values_mut().filter(|f| f.step == Step::Committing) {

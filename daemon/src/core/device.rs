@@ -1,4 +1,4 @@
-//! A device's life: claim, load or adopt, serve; and what a listing says of each fault.
+//! A device's state, and what an event or a listing makes of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,11 +14,7 @@ use super::policy::Policy;
 use super::snapshot::{Counters, Happening, Notes};
 use super::spare::Spare;
 use crate::table::{Change, Table};
-use crate::units::{Sectors, Slot};
 
-/// `DM_REMAP_MAX_LOAD`.
-const MAX_LOAD: usize = 2048;
-const CLAIM_AGAIN: Duration = Duration::from_secs(1);
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -54,6 +50,7 @@ pub struct Device {
     /// Slots that failed, for the next commit.
     pub(super) retire: Vec<Change>,
     pub(super) flushing: bool,
+    pub(super) own_flush_fails: u64,
     pub(super) installing: bool,
     pub(super) metadata_dead: bool,
     pub(super) log_full: Option<Duration>,
@@ -64,13 +61,13 @@ pub struct Device {
     pub(super) alarms: BTreeSet<Alarm>,
     pub(super) counters: Counters,
     pub(super) notes: Notes,
-    loading: std::vec::IntoIter<Load>,
+    pub(super) loading: std::vec::IntoIter<Load>,
     /// Listings sent so far.
     pub(super) lists: u64,
     listing: bool,
     pub(super) list_wanted: bool,
     list_at: Option<Duration>,
-    claim_at: Option<Duration>,
+    pub(super) claim_at: Option<Duration>,
     timer: Option<Duration>,
 }
 
@@ -92,6 +89,7 @@ impl Device {
             proof,
             retire: Vec::new(),
             flushing: false,
+            own_flush_fails: 0,
             installing: false,
             metadata_dead: false,
             log_full: None,
@@ -178,118 +176,6 @@ impl Device {
         self.timer = next;
     }
 
-    fn appeared(&mut self, instance: Instance) {
-        if self.instance.is_some_and(|known| known.id != instance.id) {
-            self.gone();
-        }
-        self.instance = Some(instance);
-        if self.phase == Phase::Absent {
-            self.phase = Phase::Unclaimed;
-        }
-    }
-
-    /// The faults went with it; a commit under way still has its end.
-    fn gone(&mut self) {
-        self.phase = Phase::Absent;
-        self.instance = None;
-        self.forget_if(|_, _| true);
-    }
-
-    /// What no commit names is decided again, from the next listing.
-    pub(super) fn lost(&mut self) {
-        if self.phase == Phase::Absent {
-            return;
-        }
-        self.notes.add(self.now, Happening::ClaimLost);
-        self.phase = Phase::Unclaimed;
-        self.forget_if(|_, fault| !fault.is_committed());
-    }
-
-    fn claim_again(&mut self) {
-        self.phase = Phase::Unclaimed;
-        self.claim_at = Some(self.now + CLAIM_AGAIN);
-    }
-
-    fn claimed(&mut self, result: Result<(), Refusal>) {
-        if self.phase != Phase::Claiming {
-            return;
-        }
-        match (result, self.instance) {
-            (Ok(()), Some(instance)) => {
-                let commit = self.proof.sequence();
-                self.notes.add(self.now, Happening::Claimed { commit });
-                if instance.ready {
-                    self.phase = Phase::Adopting;
-                    self.out.push(Action::ListRetired);
-                } else {
-                    self.load();
-                }
-            }
-            (Err(refusal @ (Refusal::Stale | Refusal::Invalid)), _) => {
-                self.phase = Phase::Refused;
-                let why = match refusal {
-                    Refusal::Stale => "the spare holds an older table than the one in use",
-                    _ => "the kernel refuses the slot area that the label names",
-                };
-                self.alarm(Alarm::Refused, why.into());
-            }
-            _ => self.claim_again(),
-        }
-    }
-
-    fn load(&mut self) {
-        self.phase = Phase::Loading;
-        let extents = self.table.extents().map(Load::Extent);
-        let retired = self.table.retired().map(|(slot, len)| Load::Retired { slot, len });
-        self.loading = extents.chain(retired).collect::<Vec<_>>().into_iter();
-        self.load_more();
-    }
-
-    fn load_more(&mut self) {
-        let chunk: Vec<Load> = self.loading.by_ref().take(MAX_LOAD).collect();
-        self.out.push(if chunk.is_empty() { Action::Ready } else { Action::Load(chunk) });
-    }
-
-    fn loaded(&mut self, result: Result<(), Refusal>) {
-        match result {
-            _ if self.phase != Phase::Loading => {}
-            Ok(()) => self.load_more(),
-            Err(Refusal::Exists | Refusal::Invalid) => {
-                self.phase = Phase::Refused;
-                self.alarm(Alarm::Refused, "the kernel refuses an extent of the table".into());
-            }
-            Err(_) => self.claim_again(),
-        }
-    }
-
-    fn ready_done(&mut self, result: Result<(), Refusal>) {
-        match result {
-            _ if self.phase != Phase::Loading => {}
-            Ok(()) => {
-                self.phase = Phase::Serving;
-                self.list_wanted = true;
-                self.instance.iter_mut().for_each(|instance| instance.ready = true);
-            }
-            Err(_) => self.claim_again(),
-        }
-    }
-
-    fn retired_listed(&mut self, result: Result<Vec<(Slot, Sectors)>, Refusal>) {
-        if self.phase != Phase::Adopting {
-            return;
-        }
-        let Ok(retired) = result else { return self.claim_again() };
-        retired.iter().for_each(|&(slot, len)| self.spare.burn(slot, len));
-        for (slot, len) in missing(&retired, &self.table) {
-            let change = Change::Retire { slot, len };
-            if !self.retire.contains(&change) {
-                self.retire.push(change);
-            }
-        }
-        self.phase = Phase::Serving;
-        self.list_wanted = true;
-    }
-
     fn listed(&mut self, result: Result<(Instance, Vec<Listed>), Refusal>) {
         self.listing = false;
         let (instance, listed) = match result {
@@ -329,10 +215,15 @@ impl Device {
         self.counters.faults += u64::from(new);
         let fault = self.faults.entry(listed.id).or_insert_with(|| Fault::new(&listed));
         fault.flags = listed.flags;
+        fault.deadline = listed.deadline.map(|left| self.now + left);
         if fault.asked.is_some() || listed.state == State::Busy {
             return;
         }
         let id = listed.id;
+        let ours = fault.step == Step::Placing && listed.flags.held;
+        if listed.state == State::Open && listed.slot_failed() && !ours {
+            self.out.push(Action::ListRetired);
+        }
         match (fault.step, listed.state) {
             (Step::Committing | Step::Durable, _) => {}
             (Step::Ending, _) => self.fail(id, "again"),
@@ -385,24 +276,28 @@ impl Device {
             (_, Ok(())) => {}
             (Verdict::Place, Err(Refusal::Exists)) => self.place_elsewhere(id),
             (_, Err(Refusal::NoFault | Refusal::Busy)) => {
-                fault.restart();
+                fault.restart(verdict);
                 self.list_wanted = true;
             }
             (_, Err(refusal)) => {
                 fault.attempts += u32::from(refusal == Refusal::Invalid);
-                fault.restart();
+                fault.restart(verdict);
                 self.refused(refusal);
             }
         }
     }
 
     pub(super) fn forget(&mut self, id: FaultId) {
-        self.faults.remove(&id);
+        // A place that ended unseen may have failed, and the slot with it.
+        let unseen = |f: Fault| matches!(f.step, Step::New | Step::Placing);
+        if self.faults.remove(&id).is_some_and(unseen) && self.phase == Phase::Serving {
+            self.out.push(Action::ListRetired);
+        }
         let change = self.breaker.passed(self.now, id, false);
         self.breaker_news(change);
     }
 
-    fn forget_if(&mut self, gone: impl Fn(FaultId, &Fault) -> bool) {
+    pub(super) fn forget_if(&mut self, gone: impl Fn(FaultId, &Fault) -> bool) {
         let ids: Vec<FaultId> =
             self.faults.iter().filter(|&(&id, f)| gone(id, f)).map(|(&id, _)| id).collect();
         ids.into_iter().for_each(|id| self.forget(id));
@@ -415,27 +310,4 @@ impl Device {
             self.out.push(Action::Alarm { alarm, text });
         }
     }
-}
-
-/// What the kernel has retired and the table has not; both in rising order.
-fn missing(retired: &[(Slot, Sectors)], table: &Table) -> Vec<(Slot, Sectors)> {
-    let mut out = Vec::new();
-    let mut known = table.retired().peekable();
-    for &(slot, len) in retired {
-        let (mut at, end) = (slot, slot + len);
-        while let Some(&(s, l)) = known.peek().filter(|&&(s, _)| s < end) {
-            if at < s {
-                out.push((at, s - at));
-            }
-            at = at.max(s + l);
-            if s + l > end {
-                break;
-            }
-            known.next();
-        }
-        if at < end {
-            out.push((at, end - at));
-        }
-    }
-    out
 }

@@ -74,6 +74,16 @@ pub struct Listed {
     pub pieces: Vec<(Piece, Status)>,
 }
 
+impl Listed {
+    /// The kernel has retired a slot of its last PLACE.
+    pub fn slot_failed(&self) -> bool {
+        let failed = |(piece, status): &(Piece, Status)| {
+            matches!(piece.kind, Some(Kind::Mapped(_))) && *status != Status::Ok
+        };
+        self.pieces.iter().any(failed)
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Instance {
     pub id: u32,

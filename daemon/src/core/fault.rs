@@ -1,5 +1,7 @@
 //! One fault as the daemon sees it.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use super::control::Places;
@@ -49,6 +51,8 @@ pub(super) struct Fault {
     pub start: Sector,
     pub len: Sectors,
     pub flags: Flags,
+    /// Of the held bio.
+    pub deadline: Option<Duration>,
     pub step: Step,
     pub asked: Option<Verdict>,
     pub reading: Option<ReadId>,
@@ -70,6 +74,7 @@ impl Fault {
             start: listed.start,
             len: listed.len,
             flags: listed.flags,
+            deadline: None,
             step: Step::New,
             asked: None,
             reading: None,
@@ -87,9 +92,9 @@ impl Fault {
         matches!(self.step, Step::Committing | Step::Durable)
     }
 
-    /// A request failed: the next listing decides, unless the decision was made.
-    pub fn restart(&mut self) {
-        if !self.is_committed() && self.step != Step::Ending {
+    /// A request failed: the next listing decides again, but an error that was decided stays.
+    pub fn restart(&mut self, verdict: Verdict) {
+        if !self.is_committed() && verdict != Verdict::Fail {
             self.step = Step::New;
         }
     }

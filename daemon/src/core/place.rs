@@ -55,11 +55,11 @@ impl Device {
     }
 
     fn send_place(&mut self, id: FaultId, pieces: Vec<Piece>) {
-        let Some(instance) = self.instance else { return };
+        let flush_fails = self.flush_fails();
         let Some(fault) = self.faults.get_mut(&id) else { return };
         fault.step = Step::Placing;
         fault.asked = Some(Verdict::Place);
-        fault.flush_fails = instance.spare_flush_fails;
+        fault.flush_fails = flush_fails;
         fault.pieces.clone_from(&pieces);
         self.out.push(Action::Place { fault: id, pieces });
     }
@@ -148,6 +148,7 @@ impl Device {
 
     pub(super) fn flush_done(&mut self, ok: bool) {
         self.flushing = false;
+        self.own_flush_fails += u64::from(!ok);
         for id in self.with(Step::Flushing) {
             if !ok {
                 self.void(id);
@@ -170,10 +171,15 @@ impl Device {
         }
     }
 
+    /// Whoever sent them: a failed one may lose what it was never meant to cover.
+    fn flush_fails(&self) -> u64 {
+        self.own_flush_fails + self.instance.map_or(0, |instance| instance.spare_flush_fails)
+    }
+
     /// Has a flush of the spare failed since the place was sent?
     fn void_if_lost(&mut self, id: FaultId) {
-        let fails = self.instance.map(|instance| instance.spare_flush_fails);
-        if self.faults.get(&id).is_some_and(|fault| Some(fault.flush_fails) != fails) {
+        let fails = self.flush_fails();
+        if self.faults.get(&id).is_some_and(|fault| fault.flush_fails != fails) {
             self.void(id);
         }
     }

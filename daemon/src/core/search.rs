@@ -71,9 +71,9 @@ impl Search {
         &self.asked
     }
 
-    /// Are these the last pieces, of which each is one block?
-    pub fn is_last(&self, block: Sectors) -> bool {
-        self.asked.iter().all(|part| part.len <= block)
+    /// May an answer to these pieces call a block bad?
+    pub fn decides(&self, block: Sectors) -> bool {
+        self.asked.iter().any(|part| part.len <= block)
     }
 
     /// One result a piece of the last round.

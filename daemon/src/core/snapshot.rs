@@ -34,7 +34,7 @@ pub struct Counters {
 pub enum Happening {
     Claimed { commit: u64 },
     ClaimLost,
-    Installed(Extent),
+    Committed(Extent),
     Released(FaultId),
     Failed { fault: FaultId, why: &'static str },
     SlotRetired { slot: Slot, len: Sectors },
@@ -66,6 +66,7 @@ pub struct FaultView {
     pub len: Sectors,
     pub flags: Flags,
     pub step: Step,
+    pub deadline: Option<Duration>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -99,6 +100,7 @@ impl Device {
             len: f.len,
             flags: f.flags,
             step: f.step,
+            deadline: f.deadline,
         };
         Snapshot {
             phase: self.phase,

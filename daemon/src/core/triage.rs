@@ -53,7 +53,7 @@ impl Device {
             self.out.push(Action::Try { fault: id, pieces });
         } else {
             let start = fault.start;
-            let last = fault.search.is_last(block);
+            let decides = fault.search.decides(block);
             let spans = parts
                 .into_iter()
                 .flat_map(|part| segments(&self.table, start, part))
@@ -65,7 +65,7 @@ impl Device {
                     len: part.len,
                 })
                 .collect();
-            let retries = if last { self.policy.read_retries } else { 0 };
+            let retries = if decides { self.policy.read_retries } else { 0 };
             self.read(id, spans, retries);
         }
     }

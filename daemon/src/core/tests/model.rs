@@ -120,7 +120,12 @@ impl World {
                 Event::RetiredListed(Ok(retired.map(|&s| (Slot(s), Sectors(1))).collect()))
             }
             Action::List => Event::FaultsListed(Ok(self.kernel.list())),
-            Action::Try { fault, .. } | Action::Place { fault, .. } if refused => {
+            Action::Try { fault, .. }
+            | Action::Place { fault, .. }
+            | Action::Release { fault }
+            | Action::Fail { fault }
+                if refused =>
+            {
                 verdict(fault, Err(Refusal::NoMemory))
             }
             Action::Install { .. } if refused => Event::InstallDone(Err(Refusal::NoMemory)),
@@ -173,7 +178,7 @@ impl World {
             self.sequence += 1;
             for change in changes.iter() {
                 if let Change::Set(extent) = change {
-                    if let Some(slot) = extent.kind.slot() {
+                    if let Kind::Mapped(slot) = extent.kind {
                         let taken = self.log.extents().filter(|e| {
                             let other = e.kind.slot();
                             let len = |l: Sectors| l.round_up(AREA.unit);
@@ -288,10 +293,6 @@ impl World {
         self.device = Device::new(policy, self.kernel.area, self.log.clone(), proof);
         self.tell(Event::Instance(self.kernel.instance()));
     }
-
-    fn lose_claim(&mut self) {
-        self.tell(Event::OwnerLost);
-    }
 }
 
 fn run(seed: u64, block: u64) {
@@ -322,7 +323,7 @@ fn run(seed: u64, block: u64) {
                 }
             }
             9 => world.crash(),
-            10 => world.lose_claim(),
+            10 => world.tell(Event::OwnerLost),
             11..18 if !world.kernel.fenced(start, len) => {
                 wrote.insert(start);
                 world.kernel.write(start, len, None);
@@ -341,6 +342,9 @@ fn run(seed: u64, block: u64) {
         (world.kernel.table.extents().collect(), world.log.extents().collect());
     assert_eq!(kernel, log);
     assert_eq!(world.device.table(), &world.log);
+    let recorded: BTreeSet<u64> =
+        world.log.retired().flat_map(|(slot, len)| slot.0..(slot + len).0).collect();
+    assert!(world.kernel.retired.is_subset(&recorded), "a failed slot is not on record");
     for start in wrote {
         world.kernel.read(start, block);
         world.settle();

@@ -202,6 +202,37 @@ fn a_flush_that_failed_meanwhile_voids_the_place() {
 }
 
 #[test]
+fn a_listing_from_before_the_end_of_the_flush_checks_nothing() {
+    let mut script = Script::serving(Table::default());
+    script.place(64);
+    script.done(&[]);
+    script.bell();
+    script.listed(Script::placed(64), &[Action::FlushSpare]);
+    script.bell();
+    script.expect(Event::FlushDone { ok: true }, &[]);
+    script.listed(Script::placed(64), &[Action::List]);
+    let set = Change::Set(extent(1001, 1, Kind::Mapped(Slot(64))));
+    script.listed(Script::placed(64), &[Action::Commit(vec![set])]);
+}
+
+/// A flush of the daemon's own that was sent for earlier places fails: the disk drops its whole
+/// cache, and with it a place that the flush was not sent for.
+#[test]
+fn a_failed_flush_voids_a_place_that_it_was_not_sent_for() {
+    let mut script = Script::serving(Table::default());
+    let place = script.place(64);
+    script.device.flushing = true;
+    script.done(&[]);
+    script.bell();
+    script.listed(Script::placed(64), &[]);
+    let actions = script.device.handle(script.now, Event::FlushDone { ok: false });
+    assert!(matches!(actions[0], Action::Alarm { alarm: Alarm::SpareFlush, .. }));
+    assert_eq!(actions[1..], [Action::FlushSpare]);
+    script.expect(Event::FlushDone { ok: true }, &[Action::List]);
+    script.listed(Script::placed(64), &[place]);
+}
+
+#[test]
 fn a_flush_that_failed_before_the_place_was_reported_voids_it_too() {
     let mut script = Script::serving(Table::default());
     let place = script.place(64);

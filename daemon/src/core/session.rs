@@ -1,0 +1,152 @@
+//! From an instance that appears to one that is served: claim, then load or adopt.
+
+use std::time::Duration;
+
+use super::device::{Device, Phase};
+use super::event::{Action, Alarm, Instance, Load, Refusal};
+use super::snapshot::Happening;
+use crate::table::{Change, Table};
+use crate::units::{Sectors, Slot};
+
+/// `DM_REMAP_MAX_LOAD`.
+const MAX_LOAD: usize = 2048;
+const CLAIM_AGAIN: Duration = Duration::from_secs(1);
+
+impl Device {
+    pub(super) fn appeared(&mut self, instance: Instance) {
+        if self.instance.is_some_and(|known| known.id != instance.id) {
+            self.gone();
+        }
+        self.instance = Some(instance);
+        if self.phase == Phase::Absent {
+            self.phase = Phase::Unclaimed;
+        }
+    }
+
+    /// The faults went with it; a commit under way still has its end.
+    pub(super) fn gone(&mut self) {
+        self.phase = Phase::Absent;
+        self.instance = None;
+        self.forget_if(|_, _| true);
+    }
+
+    /// What no commit names is decided again, from the next listing.
+    pub(super) fn lost(&mut self) {
+        if self.phase == Phase::Absent {
+            return;
+        }
+        self.notes.add(self.now, Happening::ClaimLost);
+        self.phase = Phase::Unclaimed;
+        self.forget_if(|_, fault| !fault.is_committed());
+    }
+
+    fn claim_again(&mut self) {
+        self.phase = Phase::Unclaimed;
+        self.claim_at = Some(self.now + CLAIM_AGAIN);
+    }
+
+    pub(super) fn claimed(&mut self, result: Result<(), Refusal>) {
+        if self.phase != Phase::Claiming {
+            return;
+        }
+        match (result, self.instance) {
+            (Ok(()), Some(instance)) => {
+                let commit = self.proof.sequence();
+                self.notes.add(self.now, Happening::Claimed { commit });
+                if instance.ready {
+                    self.phase = Phase::Adopting;
+                    self.out.push(Action::ListRetired);
+                } else {
+                    self.load();
+                }
+            }
+            (Err(refusal @ (Refusal::Stale | Refusal::Invalid)), _) => {
+                self.phase = Phase::Refused;
+                let why = match refusal {
+                    Refusal::Stale => "the spare holds an older table than the one in use",
+                    _ => "the kernel refuses the slot area that the label names",
+                };
+                self.alarm(Alarm::Refused, why.into());
+            }
+            _ => self.claim_again(),
+        }
+    }
+
+    fn load(&mut self) {
+        self.phase = Phase::Loading;
+        let extents = self.table.extents().map(Load::Extent);
+        let retired = self.table.retired().map(|(slot, len)| Load::Retired { slot, len });
+        self.loading = extents.chain(retired).collect::<Vec<_>>().into_iter();
+        self.load_more();
+    }
+
+    fn load_more(&mut self) {
+        let chunk: Vec<Load> = self.loading.by_ref().take(MAX_LOAD).collect();
+        self.out.push(if chunk.is_empty() { Action::Ready } else { Action::Load(chunk) });
+    }
+
+    pub(super) fn loaded(&mut self, result: Result<(), Refusal>) {
+        match result {
+            _ if self.phase != Phase::Loading => {}
+            Ok(()) => self.load_more(),
+            Err(Refusal::Exists | Refusal::Invalid) => {
+                self.phase = Phase::Refused;
+                self.alarm(Alarm::Refused, "the kernel refuses an extent of the table".into());
+            }
+            Err(_) => self.claim_again(),
+        }
+    }
+
+    pub(super) fn ready_done(&mut self, result: Result<(), Refusal>) {
+        match result {
+            _ if self.phase != Phase::Loading => {}
+            Ok(()) => {
+                self.phase = Phase::Serving;
+                self.list_wanted = true;
+                self.instance.iter_mut().for_each(|instance| instance.ready = true);
+            }
+            Err(_) => self.claim_again(),
+        }
+    }
+
+    pub(super) fn retired_listed(&mut self, result: Result<Vec<(Slot, Sectors)>, Refusal>) {
+        let retired = match (result, self.phase) {
+            (Ok(retired), Phase::Adopting | Phase::Serving) => retired,
+            (Err(_), Phase::Adopting) => return self.claim_again(),
+            (Err(refusal), Phase::Serving) => return self.refused(refusal),
+            _ => return,
+        };
+        retired.iter().for_each(|&(slot, len)| self.spare.burn(slot, len));
+        for (slot, len) in missing(&retired, &self.table) {
+            let change = Change::Retire { slot, len };
+            if !self.retire.contains(&change) {
+                self.retire.push(change);
+            }
+        }
+        self.list_wanted |= self.phase == Phase::Adopting;
+        self.phase = Phase::Serving;
+    }
+}
+
+/// What the kernel has retired and the table has not; both in rising order.
+fn missing(retired: &[(Slot, Sectors)], table: &Table) -> Vec<(Slot, Sectors)> {
+    let mut out = Vec::new();
+    let mut known = table.retired().peekable();
+    for &(slot, len) in retired {
+        let (mut at, end) = (slot, slot + len);
+        while let Some(&(s, l)) = known.peek().filter(|&&(s, _)| s < end) {
+            if at < s {
+                out.push((at, s - at));
+            }
+            at = at.max(s + l);
+            if s + l > end {
+                break;
+            }
+            known.next();
+        }
+        if at < end {
+            out.push((at, end - at));
+        }
+    }
+    out
+}
