@@ -2,15 +2,17 @@
 //!
 //! A disk with bad sectors fails in a few blocks and answers around them; a disk that is failing,
 //! unplugged or covered by an error target does not. How often errors come says nothing: a scan
-//! over two hundred scratches yields thousands of honest faults in a second. So before a fault may
-//! change the table, places elsewhere are read ([`control`](super::control)), *after* its errors were seen:
+//! over two hundred scratches yields thousands of honest faults in a second. So after the errors of
+//! a fault were seen, and before it may change the table, places elsewhere are read; `control`
+//! chooses them:
 //!
 //! - two far ones, anywhere on the same device. If no place answers, near or far, the device is
 //!   not there: the breaker opens at once and nothing is mapped.
 //! - two near ones, before and behind the fault, further off than the runs of bad sectors that
 //!   media have. If both answer, the damage is local: the fault is *proved*, and the count of
-//!   faults in a row that were not starts anew. Otherwise the fault counts; with
-//!   `breaker_faults` of them within `breaker_window` of each other the breaker opens.
+//!   faults in a row that were not starts anew. Otherwise the fault counts; `breaker_faults` of
+//!   them in a row, within `breaker_window` of each other, may pass, and the next one opens the
+//!   breaker.
 //!
 //! So scattered damage is mapped at any rate, a run of bad sectors is mapped as far as
 //! `breaker_faults` faults reach, and a disk that mostly fails is cut off. Places are never inside

@@ -259,6 +259,28 @@ fn a_slot_that_fails_is_retired_by_the_commit_that_names_the_next() {
 }
 
 #[test]
+fn a_place_that_ends_unseen_may_have_cost_a_slot() {
+    let mut script = Script::serving(Table::default());
+    script.place(64);
+    script.done(&[]);
+    script.bell();
+    let nothing = (script.instance(true), Vec::new());
+    script.expect(Event::FaultsListed(Ok(nothing)), &[Action::ListRetired]);
+    let retire = Change::Retire { slot: Slot(64), len: Sectors(8) };
+    let retired = Event::RetiredListed(Ok(vec![(Slot(64), Sectors(8))]));
+    script.expect(retired, &[Action::Commit(vec![retire])]);
+}
+
+#[test]
+fn what_a_commit_names_is_installed_even_if_no_listing_shows_it() {
+    let mut script = Script::committing();
+    script.bell();
+    let nothing = (script.instance(true), Vec::new());
+    script.expect(Event::FaultsListed(Ok(nothing)), &[]);
+    script.expect(Event::CommitDone(Ok(Durable::after(6))), &[install(6)]);
+}
+
+#[test]
 fn an_unknown_commit_is_restated_until_it_is_durable() {
     let mut script = Script::committing();
     let unknown = || Event::CommitDone(Err(CommitFailure::Unknown));
