@@ -1,0 +1,114 @@
+//! The metadata as JSON, and back. Field names are stable.
+
+use serde::{Deserialize, Serialize};
+
+use super::check::read;
+use super::device::Disk;
+use super::error::Error;
+use super::format::{Format, format_with};
+use super::identity::Identity;
+use super::layout::Geometry;
+use super::recover::Findings;
+use super::superblock::Superblock;
+use super::uuid::Uuid;
+use crate::table::{Change, Extent, Table};
+use crate::units::{Sectors, Slot};
+
+/// The version of the field names below.
+pub const VERSION: u32 = 1;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dump {
+    pub version: u32,
+    pub label: Uuid,
+    pub superblock: u64,
+    pub epoch: u64,
+    pub sequence: u64,
+    pub mapped: Sectors,
+    pub block: Sectors,
+    pub live: [bool; 2],
+    pub clean: bool,
+    pub machine: Option<Uuid>,
+    pub data: Identity,
+    pub spare: Identity,
+    pub geometry: Geometry,
+    pub extents: Vec<Extent>,
+    pub retired: Vec<(Slot, Sectors)>,
+}
+
+impl Dump {
+    pub(super) fn of(superblock: &Superblock, table: &Table, sequence: u64) -> Dump {
+        Dump {
+            version: VERSION,
+            label: superblock.label.uuid,
+            superblock: superblock.number,
+            epoch: superblock.epoch,
+            sequence,
+            mapped: superblock.mapped,
+            block: superblock.block,
+            live: superblock.live,
+            clean: superblock.clean,
+            machine: superblock.machine,
+            data: superblock.data.clone(),
+            spare: superblock.spare.clone(),
+            geometry: superblock.geometry,
+            extents: table.extents().collect(),
+            retired: table.retired().collect(),
+        }
+    }
+}
+
+pub fn dump<D: Disk>(disk: &mut D) -> Result<Dump, Error> {
+    let (superblock, recovered) = read(disk, &mut Findings::new())?;
+    Ok(Dump::of(&superblock, &recovered.table, recovered.sequence))
+}
+
+/// Formats the disk with the table of a dump. It is meant for the spare the dump was made of, whose
+/// slots still hold the data; `spare` is the identity it has now. `nonce` has never been used.
+pub fn restore<D: Disk>(
+    disk: &mut D,
+    dump: &Dump,
+    spare: Identity,
+    nonce: u64,
+    force: bool,
+) -> Result<Superblock, Error> {
+    if dump.version != VERSION {
+        let version = dump.version;
+        return Err(Error::Unstorable(format!("dump version {version}, known is {VERSION}")));
+    }
+    let request = Format {
+        label: dump.label,
+        nonce,
+        data: dump.data.clone(),
+        spare,
+        mapped: dump.mapped,
+        block: dump.block,
+        machine: dump.machine,
+        weak_identity: true,
+        force,
+    };
+    format_with(disk, &request, &table(dump)?, dump.sequence)
+}
+
+fn table(dump: &Dump) -> Result<Table, Error> {
+    let mut table = Table::default();
+    let far = |at: u64, len: Sectors| len.0 == 0 || at.checked_add(len.0).is_none();
+    for extent in &dump.extents {
+        let slot = extent.kind.slot().map_or(0, |slot| slot.0);
+        if far(extent.start.0, extent.len) || far(slot, extent.len) {
+            return Err(Error::Unstorable(format!("the extent at sector {}", extent.start)));
+        }
+        if table.overlapping(extent.start, extent.len).next().is_some() {
+            return Err(Error::Unstorable(format!("two extents hold sector {}", extent.start)));
+        }
+        table.apply(&Change::Set(*extent));
+    }
+    for &(slot, len) in &dump.retired {
+        if far(slot.0, len) {
+            return Err(Error::Unstorable(format!("the retired slot {slot}")));
+        }
+        table.apply(&Change::Retire { slot, len });
+    }
+    Ok(table)
+}
