@@ -7,13 +7,13 @@ use serde::Serialize;
 
 use super::block::{Damage, HEADER, Header, Kind};
 use super::checkpoint;
-use super::device::{Disk, block_at, read_blocks};
+use super::device::{Disk, block_at, read_blocks, unit};
 use super::error::Error;
 use super::layout::COPIES;
 use super::record::{Bounds, ENTRY, read_entries, slots_are_disjoint};
-use super::superblock::{Flaw, SIZE, Superblock};
+use super::superblock::{Flaw, Superblock};
 use crate::table::Table;
-use crate::units::{SECTOR_SIZE, Sectors, Slot};
+use crate::units::{Sectors, Slot};
 
 /// Something on the spare that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -55,7 +55,8 @@ pub(super) fn superblock<D: Disk>(
     disk: &mut D,
     findings: &mut Findings,
 ) -> Result<(Superblock, [bool; 5]), Error> {
-    let copies = COPIES.map(|sector| read_copy(disk, sector));
+    let physical = unit(disk)?;
+    let copies = COPIES.map(|sector| read_copy(disk, sector, physical));
     let incompatible = copies.iter().find_map(|copy| match copy {
         Err(Flaw::Incompatible(bits)) => Some(*bits),
         _ => None,
@@ -95,19 +96,17 @@ pub(super) fn superblock<D: Disk>(
     if size < best.geometry.spare {
         return Err(Error::Truncated { size, label: best.geometry.spare });
     }
-    let physical = Sectors(disk.physical_block() / SECTOR_SIZE);
     if physical > best.geometry.unit {
         return Err(Error::BlockGrew { unit: best.geometry.unit, physical });
     }
     Ok((best, current))
 }
 
-fn read_copy<D: Disk>(disk: &mut D, sector: Slot) -> Result<Superblock, Flaw> {
-    if sector + Sectors(SIZE as u64 / SECTOR_SIZE) > Slot(0) + disk.size() {
+fn read_copy<D: Disk>(disk: &mut D, sector: Slot, unit: Sectors) -> Result<Superblock, Flaw> {
+    if sector + unit > Slot(0) + disk.size() {
         return Err(Damage::Blank.into());
     }
-    let physical = disk.physical_block().clamp(SIZE as u64, super::device::MAX_BLOCK) as usize;
-    let mut block = vec![0; physical];
+    let mut block = vec![0; unit.bytes() as usize];
     disk.read(sector, &mut block).map_err(Flaw::Unreadable)?;
     Superblock::decode(sector, &block)
 }
@@ -203,7 +202,7 @@ fn read_log<D: Disk>(
                         refusal.get_or_insert(e);
                     }
                 }
-                Err(Damage::Blank) if block.iter().all(|&b| b == 0) => {}
+                Err(Damage::Blank) => {}
                 Err(damage) => {
                     findings.push(Finding::note(place(), Some(sector), damage.to_string()));
                 }

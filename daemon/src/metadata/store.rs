@@ -40,7 +40,7 @@ pub struct Store<D> {
     table: Table,
     sequence: u64,
     /// The position of the next log block.
-    head: u64,
+    pub(super) head: u64,
     pending: Option<Vec<Change>>,
     strikes: [u32; 2],
     flush_failures: u64,

@@ -1,7 +1,13 @@
 //! The metadata over a disk in memory.
 
 mod basic;
+mod crash;
+mod damage;
+mod fuzz;
+mod model;
 mod ram;
+mod refusal;
+mod tools;
 
 use super::{Expect, Fact, Format, Identity, Store, Superblock, Uuid, format};
 use crate::table::{Change, Extent, Kind, Table};

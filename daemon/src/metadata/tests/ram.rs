@@ -67,8 +67,12 @@ impl RamDisk {
     }
 
     pub fn bytes(&self, at: Slot, len: usize) -> Vec<u8> {
-        let sectors = at.0..at.0 + (len / SECTOR) as u64;
-        sectors.flat_map(|s| *self.image.get(&s).unwrap_or(&[0; SECTOR])).collect()
+        let mut bytes = vec![0; len];
+        for (sector, content) in self.image.range(at.0..at.0 + (len / SECTOR) as u64) {
+            let from = (sector - at.0) as usize * SECTOR;
+            bytes[from..from + SECTOR].copy_from_slice(content);
+        }
+        bytes
     }
 
     pub fn put(&mut self, at: Slot, bytes: &[u8]) {
@@ -94,8 +98,8 @@ impl RamDisk {
     /// Hands to `visit` what the disk may hold after a power cut at any point since `settle`: all
     /// subsets of the unflushed sectors up to 2^10; beyond, all subsets of whole writes up to that,
     /// and `samples` random ones. Crashes between writes are subsets of those before the next
-    /// flush. Returns the number of states.
-    pub fn crashes(&self, seed: u64, samples: u64, mut visit: impl FnMut(RamDisk)) -> u64 {
+    /// flush. The flag is set once all of it is done. Returns the number of states.
+    pub fn crashes(&self, seed: u64, samples: u64, mut visit: impl FnMut(RamDisk, bool)) -> u64 {
         let mut random = Random(seed);
         let mut base = self.start.clone();
         let mut loose: Vec<Loose> = Vec::new();
@@ -119,13 +123,10 @@ impl RamDisk {
                             set(&mut image, l.sector, l.bytes);
                         }
                         states += 1;
-                        visit(RamDisk {
-                            start: image.clone(),
-                            image,
-                            ops: Vec::new(),
-                            flushes: Vec::new(),
-                            ..self.clone_shell()
-                        });
+                        visit(
+                            RamDisk { start: image.clone(), image, ..self.clone_shell() },
+                            n == self.ops.len(),
+                        );
                     }
                     let mut still: Vec<Loose> = Vec::new();
                     for l in loose.drain(..) {

@@ -1,0 +1,235 @@
+//! What is lost and tolerated, and what is lost and refused.
+
+use super::*;
+use crate::metadata::layout::COPIES;
+use crate::metadata::{CommitError, Error, check, repair};
+use ram::Random;
+
+#[derive(Clone, Copy, Debug)]
+enum Loss {
+    Unreadable,
+    Zeroed,
+    Garbage,
+    Older,
+}
+
+const LOSSES: [Loss; 4] = [Loss::Unreadable, Loss::Zeroed, Loss::Garbage, Loss::Older];
+
+fn lose(disk: &mut RamDisk, at: Slot, loss: Loss, older: &RamDisk) {
+    match loss {
+        Loss::Unreadable => disk.bad_reads.extend(block_of(at)),
+        Loss::Zeroed => disk.put(at, &[0; 4096]),
+        Loss::Garbage => disk.put(at, &[0x5a; 4096]),
+        Loss::Older => disk.put(at, &older.bytes(at, 4096)),
+    }
+}
+
+fn lose_mirror(
+    disk: &mut RamDisk,
+    geometry: &crate::metadata::Geometry,
+    mirror: usize,
+    loss: Loss,
+    older: &RamDisk,
+) {
+    let blocks = geometry.log_blocks + 2 * geometry.checkpoint_blocks;
+    for n in 0..u64::from(blocks) {
+        lose(disk, geometry.mirrors[mirror] + Sectors(8 * n), loss, older);
+    }
+}
+
+/// A spare as it was, and as it is: a checkpoint and some commits later.
+fn history() -> (RamDisk, Store<RamDisk>) {
+    let mut store = used();
+    let older = store.disk.clone();
+    let _ = store.checkpoint().unwrap();
+    for n in 40..44 {
+        let change = map(store.superblock(), n);
+        let _ = store.commit(&[change]).unwrap();
+    }
+    (older, store)
+}
+
+#[test]
+fn any_four_superblocks_and_one_mirror_may_be_lost_and_five_superblocks_may_not() {
+    let (older, store) = history();
+    let (table, geometry) = (store.table().clone(), *store.geometry());
+    let disk = store.into_disk();
+    let mut random = Random(11);
+    let mut seen = 0;
+    for subset in 1u32..32 {
+        for case in 0..8 {
+            let mut lost = disk.clone();
+            for (n, &at) in COPIES.iter().enumerate().filter(|(n, _)| subset >> n & 1 != 0) {
+                let loss = LOSSES.get(case).copied();
+                let loss = loss.unwrap_or_else(|| LOSSES[random.below(4) as usize]);
+                let _ = n;
+                lose(&mut lost, at, loss, &older);
+            }
+            if subset == 31 {
+                let error = Store::open(lost, &expect()).err().unwrap();
+                let behind = matches!(error, Error::Behind { .. });
+                assert!(
+                    behind || matches!(error, Error::NotFormatted | Error::NoSuperblock { .. })
+                );
+                continue;
+            }
+            assert_eq!(open(lost.clone()).table(), &table, "{subset:05b} {case}");
+            let (mirror, loss) = (random.below(2) as usize, LOSSES[random.below(4) as usize]);
+            lose_mirror(&mut lost, &geometry, mirror, loss, &older);
+            assert_eq!(open(lost).table(), &table, "{subset:05b} {case}, mirror {mirror} {loss:?}");
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, 30 * 8);
+}
+
+#[test]
+fn all_superblocks_older_are_refused_because_the_log_names_a_newer_one() {
+    let (older, store) = history();
+    let mut disk = store.into_disk();
+    COPIES.iter().for_each(|&at| lose(&mut disk, at, Loss::Older, &older));
+    let error = Store::open(disk, &expect()).err().unwrap();
+    assert!(matches!(error, Error::Behind { .. }));
+    assert!(error.to_string().contains("restore a dump"), "{error}");
+}
+
+#[test]
+fn every_block_of_a_mirror_may_be_bad_and_different_ones_in_both() {
+    let (older, store) = history();
+    let (table, geometry) = (store.table().clone(), *store.geometry());
+    let area =
+        geometry.checkpoint_area(0, store.superblock().checkpoint.area) - geometry.mirrors[0];
+    let disk = store.into_disk();
+    let log = (0..geometry.log_blocks.into()).map(|n| Sectors(8 * n));
+    let places: Vec<Sectors> = log.chain([area]).collect();
+    for loss in LOSSES {
+        for mirror in 0..2 {
+            for (n, &place) in places.iter().enumerate() {
+                let mut lost = disk.clone();
+                lose(&mut lost, geometry.mirrors[mirror] + place, loss, &older);
+                let other = places[(n + 3) % places.len()];
+                lose(&mut lost, geometry.mirrors[1 - mirror] + other, loss, &older);
+                let found = Store::open(lost, &expect());
+                let found = found.unwrap_or_else(|e| panic!("{loss:?} {mirror} {place}: {e}")).0;
+                assert_eq!(found.table(), &table, "{loss:?} {mirror} {place}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_record_lost_in_both_mirrors_is_refused_and_never_a_prefix_served() {
+    let (older, store) = history();
+    let (geometry, head) = (*store.geometry(), store.head);
+    let disk = store.into_disk();
+    for back in 2..5 {
+        for loss in LOSSES {
+            let mut lost = disk.clone();
+            for mirror in 0..2 {
+                lose(&mut lost, geometry.log_block(mirror, head - back), loss, &older);
+            }
+            let error = Store::open(lost, &expect()).err().unwrap();
+            assert!(matches!(error, Error::Gap { .. }), "{back} {loss:?}: {error}");
+        }
+    }
+}
+
+#[test]
+fn an_unreadable_end_of_the_log_is_refused_until_the_operator_accepts_it() {
+    let (older, store) = history();
+    let (geometry, head) = (*store.geometry(), store.head);
+    let mut disk = store.into_disk();
+    lose(&mut disk, geometry.log_block(0, head - 1), Loss::Unreadable, &older);
+    lose(&mut disk, geometry.log_block(1, head - 1), Loss::Unreadable, &older);
+    let error = Store::open(&mut disk, &expect()).err().unwrap();
+    assert!(matches!(error, Error::UnreadableTail { .. }), "{error}");
+    assert!(error.to_string().contains("--accept-unreadable-tail"));
+    let accepting = Expect { accept_unreadable_tail: true, ..expect() };
+    assert!(Store::open(&mut disk, &accepting).is_ok());
+}
+
+#[test]
+fn a_checkpoint_block_lost_in_both_mirrors_is_refused() {
+    let (older, store) = history();
+    let superblock = store.superblock().clone();
+    let mut disk = store.into_disk();
+    for mirror in 0..2 {
+        let at = superblock.geometry.checkpoint_area(mirror, superblock.checkpoint.area);
+        lose(&mut disk, at, Loss::Garbage, &older);
+    }
+    let error = Store::open(disk, &expect()).err().unwrap();
+    assert!(matches!(error, Error::CheckpointLost { block: 0 }), "{error}");
+}
+
+#[test]
+fn a_log_rolled_back_below_what_a_superblock_names_is_refused() {
+    let mut store = used();
+    let older = store.disk.clone();
+    let change = map(store.superblock(), 9);
+    let _ = store.commit(&[change]).unwrap();
+    let geometry = *store.geometry();
+    let mut disk = store.close().unwrap();
+    lose_mirror(&mut disk, &geometry, 0, Loss::Older, &older);
+    assert!(Store::open(disk.clone(), &expect()).is_ok(), "one mirror may be stale");
+    lose_mirror(&mut disk, &geometry, 1, Loss::Older, &older);
+    let error = Store::open(disk, &expect()).err().unwrap();
+    assert!(matches!(error, Error::Behind { .. }), "{error}");
+}
+
+#[test]
+fn superblocks_that_cannot_be_written_count_as_lost_and_without_any_the_store_is_dead() {
+    let mut store = used();
+    let table = store.table().clone();
+    for (n, at) in COPIES.into_iter().enumerate() {
+        store.disk.break_block(at);
+        if n < 4 {
+            let _ = store.checkpoint().unwrap();
+            assert_eq!(store.current_copies(), 4 - n);
+            assert_eq!(open(store.disk.clone()).table(), &table);
+        }
+    }
+    assert!(matches!(store.checkpoint(), Err(CommitError::Dead(_))));
+    assert!(matches!(store.commit(&[]), Err(CommitError::Dead(_))));
+}
+
+#[test]
+fn a_spare_that_takes_no_writes_dies_after_its_log_is_used_up() {
+    let mut store = used();
+    store.disk.bad_writes.extend(0..SPARE);
+    let change = map(store.superblock(), 9);
+    let mut done = store.commit(&[change]);
+    for _ in 0..100 {
+        if !matches!(done, Err(CommitError::Unknown { .. })) {
+            break;
+        }
+        done = store.restate();
+    }
+    assert!(matches!(done, Err(CommitError::Dead(_))));
+}
+
+#[test]
+fn check_names_every_loss_and_repair_ends_them() {
+    let (older, mut store) = history();
+    let start = store.geometry().mirrors[0];
+    store.disk.bad_writes.extend(start.0..start.0 + 2048);
+    let change = map(store.superblock(), 50);
+    let _ = store.commit(&[change]);
+    let _ = store.restate().unwrap();
+    let table = store.table().clone();
+    let mut disk = store.into_disk();
+    disk.bad_writes.clear();
+    lose(&mut disk, COPIES[2], Loss::Older, &older);
+    lose(&mut disk, COPIES[4], Loss::Zeroed, &older);
+    disk.settle();
+    let before = check(&mut disk);
+    assert_eq!(disk.written(), 0, "check writes nothing");
+    let places: Vec<_> = before.findings.iter().map(|f| f.place.as_str()).collect();
+    for place in ["superblock copy 2", "superblock copy 4", "mirror 0"] {
+        assert!(places.contains(&place), "{place} in {places:?}");
+    }
+    assert!(!before.is_clean() && before.is_usable());
+    let (_, after) = repair(&mut disk, &expect()).unwrap();
+    assert!(after.is_clean(), "{:?}", after.findings);
+    let store = open(disk);
+    assert_eq!((store.table(), store.superblock().live), (&table, [true, true]));
+}

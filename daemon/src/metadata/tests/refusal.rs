@@ -1,0 +1,139 @@
+//! Spares that are not this device's, or not in a state to be used: each is refused in words that
+//! say what to do.
+
+use super::*;
+use crate::metadata::layout::COPIES;
+use crate::metadata::{Disk, Error};
+
+fn refusal(disk: RamDisk, expect: &Expect) -> String {
+    Store::open(disk, expect).err().expect("it was not refused").to_string()
+}
+
+fn says(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "\"{part}\" is not in: {text}");
+    }
+}
+
+#[test]
+fn other_disks_and_other_shapes() {
+    let disk = formatted();
+    let other_data = Identity::new(Sectors(MAPPED)).with(Fact::Wwn, "naa.other");
+    let text = refusal(disk.clone(), &Expect { data: Some(other_data), ..expect() });
+    says(&text, &["data disk", "WWN is \"naa.other\"", "naa.5000c500a1", "check the paths"]);
+    let cloned = Identity::new(Sectors(SPARE)).with(Fact::Serial, "SPARE2");
+    says(&refusal(disk.clone(), &Expect { spare: cloned, ..expect() }), &["spare", "SPARE2"]);
+    let swapped = Expect { data: Some(spare_disk()), spare: data_disk(), ..expect() };
+    says(&refusal(disk.clone(), &swapped), &["its size is"]);
+    let nameless = Expect { spare: Identity::new(Sectors(SPARE)), ..expect() };
+    says(&refusal(disk.clone(), &nameless), &["none of the facts"]);
+    let label = Expect { label: Some(Uuid([2; 16])), ..expect() };
+    says(&refusal(disk.clone(), &label), &["01010101-", "expected 02020202-"]);
+    let longer = Expect { mapped: Some(Sectors(MAPPED + 8)), ..expect() };
+    says(&refusal(disk.clone(), &longer), &["mapped device is 1048584 sectors", "1048576"]);
+    let blocks = Expect { block: Some(Sectors(8)), ..expect() };
+    says(&refusal(disk, &blocks), &["logical block is 8"]);
+}
+
+#[test]
+fn disks_without_a_label_truncated_or_with_larger_blocks() {
+    says(&refusal(RamDisk::new(SPARE), &expect()), &["no dm-remap label", "format it"]);
+    says(&refusal(RamDisk::new(16), &expect()), &["no dm-remap label"]);
+    let mut short = formatted();
+    short.resize(SPARE - 8);
+    says(&refusal(short, &expect()), &["truncated", "use the whole disk"]);
+    let mut coarse = formatted();
+    coarse.physical = 8192;
+    says(&refusal(coarse, &expect()), &["physical blocks of 16", "as it was when formatted"]);
+    let mut odd = RamDisk::new(SPARE);
+    odd.physical = 3 * 4096;
+    let error = format(&mut odd, &request()).unwrap_err();
+    says(&error.to_string(), &["12288 bytes", "use another disk"]);
+}
+
+#[test]
+fn two_labels_or_two_histories_on_one_spare() {
+    let mut disk = formatted();
+    let mut other = RamDisk::new(SPARE);
+    format(&mut other, &Format { label: Uuid([9; 16]), ..request() }).unwrap();
+    disk.put(COPIES[3], &other.bytes(COPIES[3], 4096));
+    says(&refusal(disk, &expect()), &["two labels", "01010101-", "09090909-", "see check"]);
+
+    let store = used();
+    let mut one = store.disk.clone();
+    let ours = store.close().unwrap();
+    let (store, _) = Store::open(&mut one, &expect()).unwrap();
+    let number = store.superblock().number;
+    drop(store);
+    let mut mixed = ours;
+    while Superblock::decode(Slot(0), &mixed.bytes(Slot(0), 4096)).unwrap().number < number {
+        mixed = Store::open(mixed, &expect()).unwrap().0.close().unwrap();
+    }
+    one = Store::open(one, &expect()).unwrap().0.close().unwrap();
+    let numbers =
+        |d: &RamDisk| Superblock::decode(Slot(0), &d.bytes(Slot(0), 4096)).unwrap().number;
+    assert_ne!(numbers(&one), 0);
+    while numbers(&one) != numbers(&mixed) {
+        let behind = if numbers(&one) < numbers(&mixed) { &mut one } else { &mut mixed };
+        let (mut store, _) = Store::open(behind.clone(), &expect()).unwrap();
+        let _ = store.checkpoint().unwrap();
+        *behind = store.into_disk();
+    }
+    one.put(COPIES[1], &mixed.bytes(COPIES[1], 4096));
+    says(&refusal(one, &expect()), &["differ", "two hosts wrote"]);
+}
+
+#[test]
+fn unknown_features() {
+    let (mut disk, _) =
+        Store::open(formatted(), &expect()).map(|(s, d)| (s.into_disk(), d)).unwrap();
+    let sound = Superblock::decode(Slot(0), &disk.bytes(Slot(0), 4096)).unwrap();
+    let with = |disk: &mut RamDisk, superblock: &Superblock| {
+        COPIES.iter().for_each(|&at| disk.put(at, &superblock.encode(at)));
+        disk.settle();
+    };
+    with(&mut disk, &Superblock { read_only: 4, ..sound.clone() });
+    let (mut store, _) = Store::open(&mut disk, &expect()).unwrap();
+    let refused = store.commit(&[]).unwrap_err().to_string();
+    says(&refused, &["bits 0x4", "newer dm-remap"]);
+    assert!(store.checkpoint().is_err());
+    assert!(store.close().is_err());
+    assert_eq!(disk.written(), 0, "an unknown read-only feature: nothing is written");
+    with(&mut disk, &Superblock { incompatible: 8, ..sound });
+    says(&refusal(disk, &expect()), &["bits 0x8", "newer dm-remap"]);
+}
+
+#[test]
+fn formatting_needs_room_identities_and_an_unlabelled_disk() {
+    let mut disk = formatted();
+    says(&format(&mut disk, &request()).unwrap_err().to_string(), &["already", "--force"]);
+    assert!(format(&mut disk, &Format { force: true, ..request() }).is_ok());
+    let weak = Format { spare: Identity::new(Sectors(SPARE)), ..request() };
+    let mut fresh = RamDisk::new(SPARE);
+    says(&format(&mut fresh, &weak).unwrap_err().to_string(), &["spare", "--weak-identity"]);
+    assert!(format(&mut fresh, &Format { weak_identity: true, ..weak }).is_ok());
+    let error = format(&mut RamDisk::new(4096), &request()).unwrap_err();
+    assert!(matches!(error, Error::TooSmall { .. }), "{error}");
+    let mut bad = RamDisk::new(SPARE);
+    bad.break_block(COPIES[2]);
+    says(&format(&mut bad, &request()).unwrap_err().to_string(), &["cannot write", "sector 2048"]);
+    assert_eq!(bad.size(), Sectors(SPARE));
+}
+
+#[test]
+fn changes_outside_their_bounds_are_not_written() {
+    let mut store = used();
+    store.disk.settle();
+    let superblock = store.superblock().clone();
+    let beyond = Extent { start: Sector(MAPPED - 4), len: Sectors(8), kind: Kind::PoisonData };
+    let slots = superblock.geometry.slots;
+    let label = Extent { start: Sector(0), len: Sectors(8), kind: Kind::Mapped(Slot(0)) };
+    let empty = Change::Clear { start: Sector(0), len: Sectors(0) };
+    let retire = Change::Retire { slot: Slot(slots.0 - 8), len: Sectors(16) };
+    for change in [Change::Set(beyond), Change::Set(label), empty, retire] {
+        assert!(store.commit(&[change]).is_err(), "{change:?}");
+    }
+    let many = vec![poison(1); store.max_changes() + 1];
+    assert!(store.commit(&many).is_err());
+    assert_eq!(store.disk.written(), 0);
+}

@@ -1,0 +1,79 @@
+//! The offline tools: dump and restore, identities, room for a million extents.
+
+use super::*;
+use crate::metadata::{Dump, check, dump, restore};
+
+#[test]
+fn a_dump_restores_the_table_the_label_and_the_sequence() {
+    let store = used();
+    let table = store.table().clone();
+    let mut disk = store.close().unwrap();
+    let text = serde_json::to_string(&dump(&mut disk).unwrap()).unwrap();
+    let parsed: Dump = serde_json::from_str(&text).unwrap();
+    assert_eq!(parsed, dump(&mut disk).unwrap());
+    let mut fresh = RamDisk::new(SPARE);
+    restore(&mut fresh, &parsed, spare_disk(), 77, false).unwrap();
+    assert!(check(&mut fresh).is_clean());
+    let (store, durable) = Store::open(fresh, &expect()).unwrap();
+    assert_eq!(store.table(), &table);
+    assert!(durable.sequence() > parsed.sequence);
+}
+
+#[test]
+fn the_field_names_of_a_dump_are_stable() {
+    let json = serde_json::to_value(dump(&mut used().close().unwrap()).unwrap()).unwrap();
+    let names: Vec<_> = json.as_object().unwrap().keys().map(String::as_str).collect();
+    let expected = [
+        "block",
+        "clean",
+        "data",
+        "epoch",
+        "extents",
+        "geometry",
+        "label",
+        "live",
+        "machine",
+        "mapped",
+        "retired",
+        "sequence",
+        "spare",
+        "superblock",
+        "version",
+    ];
+    assert_eq!(names, expected);
+    assert_eq!(
+        json["extents"][0]["kind"]["mapped"],
+        json["geometry"]["slots"].as_u64().unwrap() + 4
+    );
+    assert_eq!(json["data"]["facts"]["wwn"], "naa.5000c500a1");
+}
+
+#[test]
+fn a_dump_that_does_not_fit_is_refused() {
+    let good = dump(&mut used().close().unwrap()).unwrap();
+    let mut twice = good.clone();
+    twice.extents.push(twice.extents[0]);
+    let mut outside = good.clone();
+    outside.extents[0].start = Sector(u64::MAX);
+    let mut shared = good.clone();
+    shared.retired.push((shared.geometry.slots, Sectors(64)));
+    let newer = Dump { version: 2, ..good };
+    for bad in [twice, outside, shared, newer] {
+        let error = restore(&mut RamDisk::new(SPARE), &bad, spare_disk(), 7, false).unwrap_err();
+        assert!(error.to_string().starts_with("cannot be stored"), "{error}");
+    }
+}
+
+#[test]
+fn every_field_of_a_superblock_survives() {
+    let all = Fact::ALL.into_iter();
+    let data = all.fold(Identity::new(Sectors(3)), |id, fact| id.with(fact, &"x".repeat(252)));
+    let mut superblock = used().superblock().clone();
+    superblock.spare = data.clone();
+    superblock.data = data;
+    superblock.machine = None;
+    superblock.live = [false, true];
+    let at = Slot(2048);
+    assert_eq!(Superblock::decode(at, &superblock.encode(at)).unwrap(), superblock);
+    assert!(Superblock::decode(Slot(1024), &superblock.encode(at)).is_err(), "misplaced");
+}
