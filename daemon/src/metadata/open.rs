@@ -97,10 +97,8 @@ impl<D: Disk> Store<D> {
             let durable = store.durable();
             return Ok((store, durable));
         }
-        // What was read may be in a cache only: it must not be lost once its predecessor's areas
-        // are written to.
-        let same = store.superblock().clone();
-        store.publish(same).map_err(unwritable)?;
+        // Before its predecessor's area is written to.
+        store.anchor().map_err(unwritable)?;
         let mut next = store.successor();
         next.epoch += 1;
         next.clean = false;

@@ -14,8 +14,8 @@ use crate::units::Slot;
 const STRIKES: u32 = 2;
 /// Tries at a superblock before the store gives up.
 const TRIES: u32 = 3;
-/// A change makes at most this many entries: itself, the rest of what it cuts, what it retires.
-const GROWTH: usize = 4;
+/// Entries of a checkpoint that only changes which give extents up may use.
+const KEPT_ENTRIES: usize = 128;
 
 /// Proof that a commit, and all before it, survive a crash: what installs a mapping is made from
 /// it, and only this module makes one (I1).
@@ -35,7 +35,7 @@ impl Durable {
 pub struct Store<D> {
     pub(super) disk: D,
     pub(super) superblock: Superblock,
-    /// Copies that hold `superblock`.
+    /// Copies that hold `superblock` durably.
     current: [bool; 5],
     table: Table,
     sequence: u64,
@@ -155,7 +155,11 @@ impl<D: Disk> Store<D> {
         }
         let bounds = Bounds::of(&self.superblock);
         changes.iter().try_for_each(|change| bounds.admit(change)).map_err(CommitError::Invalid)?;
-        if entry_count(&self.table) + GROWTH * changes.len() > self.geometry().max_entries() {
+        let most = self.geometry().max_entries();
+        let sets = changes.iter().filter(|change| matches!(change, Change::Set(_))).count();
+        // A set adds itself, the rest of what it cuts and two ends to retire; others cut or join.
+        let grown = entry_count(&self.table) + 3 * sets + changes.len();
+        if grown > if sets > 0 { most - KEPT_ENTRIES } else { most } {
             return Err(CommitError::Full("no room for more extents"));
         }
         if self.room() <= self.reserve() {
@@ -249,33 +253,61 @@ impl<D: Disk> Store<D> {
         Superblock { number, sequence: self.sequence, ..self.superblock.clone() }
     }
 
-    /// Makes a superblock the one in force. One copy that holds the old one is kept until another
-    /// that holds the new one is durable.
+    /// Makes a superblock the one in force. One copy known to be whole is kept until another holds
+    /// the new one durably.
     pub(super) fn publish(&mut self, next: Superblock) -> Result<(), CommitError> {
         let mut why = String::new();
         for _ in 0..TRIES {
-            let keep = self.current.iter().position(|&current| current).unwrap_or(0);
-            let mut written = [false; 5];
-            for step in [Step::Others, Step::Kept] {
-                for (copy, sector) in COPIES.into_iter().enumerate() {
-                    if (copy == keep) == (step == Step::Kept) {
-                        let done = self.disk.write(sector, &next.encode(sector));
-                        written[copy] = done.inspect_err(|e| why = e.to_string()).is_ok();
-                    }
-                }
-                if let Err(e) = self.flush() {
-                    why = format!("flush: {e}");
-                    written = [false; 5];
-                    break;
-                }
+            let kept = self.current.iter().position(|&current| current).unwrap_or(0);
+            let others: Vec<usize> = (0..COPIES.len()).filter(|&copy| copy != kept).collect();
+            let mut done = self.put_copies(&next, &others);
+            if let Ok(written) = done {
+                let last = self.put_copies(&next, &[kept]);
+                // Without another copy left, all depends on the kept one.
+                done = if written { Ok(true) } else { last };
             }
-            if written.contains(&true) {
-                self.superblock = next;
-                self.current = written;
-                return Ok(());
+            match done {
+                Ok(true) => {
+                    self.superblock = next;
+                    return Ok(());
+                }
+                Ok(false) => why = "no copy takes a write".into(),
+                Err(e) => why = format!("flush: {e}"),
             }
         }
         Err(self.die(format!("no superblock could be written ({why})")))
+    }
+
+    /// Makes the superblock that was found durable, wherever it was read from: a cache, perhaps. One
+    /// copy at a time, those that hold it first, as any one may be the only durable copy.
+    pub(super) fn anchor(&mut self) -> Result<(), CommitError> {
+        let found = self.superblock.clone();
+        let (mut copies, older): (Vec<usize>, Vec<usize>) =
+            (0..COPIES.len()).partition(|&copy| self.current[copy]);
+        copies.extend(older);
+        for copy in copies {
+            let done = self.put_copies(&found, &[copy]);
+            done.map_err(|e| self.die(format!("flush: {e}")))?;
+        }
+        match self.current.contains(&true) {
+            true => Ok(()),
+            false => Err(self.die("no superblock copy takes a write".into())),
+        }
+    }
+
+    /// Writes some copies and flushes. Whether any of them could be written.
+    fn put_copies(&mut self, superblock: &Superblock, copies: &[usize]) -> std::io::Result<bool> {
+        let mut written = Vec::new();
+        for &copy in copies {
+            self.current[copy] = false;
+            let sector = COPIES[copy];
+            if self.disk.write(sector, &superblock.encode(sector)).is_ok() {
+                written.push(copy);
+            }
+        }
+        self.flush()?;
+        written.iter().for_each(|&copy| self.current[copy] = true);
+        Ok(!written.is_empty())
     }
 
     /// Writes the whole table aside and puts it in force, which frees the log. Takes time in
@@ -331,12 +363,6 @@ impl<D: Disk> Store<D> {
         self.publish(next)?;
         Ok(self.disk)
     }
-}
-
-#[derive(PartialEq, Eq, Clone, Copy)]
-enum Step {
-    Others,
-    Kept,
 }
 
 fn at_sector(at: Slot, e: &std::io::Error) -> String {

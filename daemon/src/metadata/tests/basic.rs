@@ -63,3 +63,42 @@ fn a_closed_spare_may_move_to_another_machine_and_an_open_one_may_not() {
     store.close().unwrap();
     assert!(Store::open(&mut disk, &expect()).is_ok());
 }
+
+#[test]
+fn what_fails_near_the_end_of_the_log_can_still_be_restated() {
+    let mut store = used();
+    for n in 100..200 {
+        store.disk.flushes = vec![false];
+        let change = map(store.superblock(), n);
+        match store.commit(&[change]) {
+            Err(CommitError::Unknown { .. }) => drop(store.restate().unwrap()),
+            Err(CommitError::Full(_)) => return,
+            other => panic!("{other:?}"),
+        }
+    }
+    panic!("the log never fills");
+}
+
+#[test]
+fn more_extents_than_a_checkpoint_holds_are_refused_and_what_is_there_stays() {
+    let mut store = open(formatted());
+    let max = store.geometry().max_entries();
+    let mut next = 0;
+    let full = loop {
+        let some: Vec<_> = (next..next + 100).map(poison).collect();
+        next += 100;
+        match store.commit(&some) {
+            Ok(_) if store.wants_checkpoint() => drop(store.checkpoint().unwrap()),
+            Ok(_) => assert!(next < 10_000, "it never fills"),
+            Err(e) => break e,
+        }
+    };
+    assert!(matches!(full, CommitError::Full(_)), "{full}");
+    assert!(store.table().len() <= max && store.table().len() + 640 > max);
+    let table = store.table().clone();
+    let mut again = open(store.into_disk());
+    assert_eq!(again.table(), &table);
+    let clear = Change::Clear { start: Sector(500_000), len: Sectors(16_000) };
+    let _ = again.commit(&[clear]).unwrap();
+    let _ = again.commit(&[poison(next)]).unwrap();
+}

@@ -1,6 +1,7 @@
 //! What is lost and tolerated, and what is lost and refused.
 
 use super::*;
+use crate::metadata::block::{Header, Kind as Block};
 use crate::metadata::layout::COPIES;
 use crate::metadata::{CommitError, Error, check, repair};
 use ram::Random;
@@ -205,6 +206,100 @@ fn a_spare_that_takes_no_writes_dies_after_its_log_is_used_up() {
         done = store.restate();
     }
     assert!(matches!(done, Err(CommitError::Dead(_))));
+}
+
+/// The block at `at`, changed and sealed anew.
+fn forge(disk: &mut RamDisk, at: Slot, kind: Block, change: impl Fn(&mut Header, &mut [u8])) {
+    let mut block = disk.bytes(at, 4096);
+    let mut header = Header::open(kind, at, &block).unwrap();
+    change(&mut header, &mut block);
+    header.seal(&mut block);
+    disk.put(at, &block);
+}
+
+#[test]
+fn a_mirror_that_contradicts_the_other_is_refused_unless_it_is_dead() {
+    let (_, store) = history();
+    let (table, at) = (store.table().clone(), store.geometry().log_block(0, store.head - 2));
+    let mut disk = store.into_disk();
+    let sound = disk.clone();
+    forge(&mut disk, at, Block::Record, |_, block| block[96] ^= 1);
+    let error = Store::open(disk.clone(), &expect()).err().unwrap();
+    assert!(matches!(error, Error::Conflict { .. }), "{error}");
+    for copy in COPIES {
+        let mut superblock = Superblock::decode(copy, &disk.bytes(copy, 4096)).unwrap();
+        superblock.live = [false, true];
+        disk.put(copy, &superblock.encode(copy));
+    }
+    assert_eq!(open(disk).table(), &table);
+    let mut moved = sound;
+    forge(&mut moved, at, Block::Record, |header, _| header.ordinal += 1);
+    let error = Store::open(moved, &expect()).err().unwrap();
+    assert!(error.to_string().contains("out of place"), "{error}");
+}
+
+#[test]
+fn a_checkpoint_other_than_the_one_named_is_refused() {
+    let (_, store) = history();
+    let superblock = store.superblock().clone();
+    let mut disk = store.into_disk();
+    for mirror in 0..2 {
+        let at = superblock.geometry.checkpoint_area(mirror, superblock.checkpoint.area);
+        forge(&mut disk, at, Block::Checkpoint, |_, block| block[80 + 8] ^= 8);
+    }
+    let error = Store::open(disk, &expect()).err().unwrap();
+    assert!(error.to_string().contains("not the one its superblock names"), "{error}");
+}
+
+/// A commit reached one mirror only and was unknown; the block could not be read when the next
+/// owner recovered, who then wrote something else; later the block was readable again.
+#[test]
+fn a_record_that_was_unreadable_when_its_epoch_ended_does_not_turn_up_later() {
+    let mut store = used();
+    let (epoch, at) = (store.superblock().epoch, store.geometry().log_block(0, store.head));
+    store.disk.bad_writes.extend(block_of(store.geometry().log_block(1, store.head)));
+    let lost = map(store.superblock(), 9);
+    assert!(matches!(store.commit(&[lost]), Err(CommitError::Unknown { .. })));
+    let mut disk = store.into_disk();
+    disk.bad_writes.clear();
+    let late = disk.bytes(at, 4096);
+    disk.bad_reads.extend(block_of(at));
+    let mut store = open(disk);
+    assert_eq!(store.superblock().epoch, epoch + 1);
+    store.disk.bad_reads.clear();
+    let other = map(store.superblock(), 10);
+    let _ = store.commit(&[other]).unwrap();
+    let table = store.table().clone();
+    let mut disk = store.into_disk();
+    disk.put(at, &late);
+    let found = Store::open(disk, &expect());
+    // Its block is where the new epoch began: one mirror's copy of that record is lost.
+    assert_eq!(found.unwrap().0.table(), &table);
+}
+
+#[test]
+fn records_of_an_earlier_formatting_are_nothing() {
+    let old = used();
+    let mut disk = RamDisk::new(SPARE);
+    format(&mut disk, &Format { nonce: 43, ..request() }).unwrap();
+    let store = open(disk);
+    let geometry = *store.geometry();
+    let mut disk = store.into_disk();
+    for position in 1..geometry.log_blocks.into() {
+        let at = geometry.log_block(0, position);
+        disk.put(at, &old.disk.bytes(at, 4096));
+    }
+    assert!(open(disk).table().is_empty());
+}
+
+#[test]
+fn one_slot_in_two_extents_is_refused() {
+    let mut store = used();
+    let Change::Set(extent) = map(store.superblock(), 9) else { panic!() };
+    let twice = Extent { start: Sector(0), ..extent };
+    let _ = store.commit(&[Change::Set(extent), Change::Set(twice)]).unwrap();
+    let error = Store::open(store.into_disk(), &expect()).err().unwrap();
+    assert!(error.to_string().contains("is used twice"), "{error}");
 }
 
 #[test]

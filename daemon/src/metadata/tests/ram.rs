@@ -27,8 +27,10 @@ pub struct RamDisk {
     ops: Vec<Op>,
     pub bad_reads: BTreeSet<u64>,
     pub bad_writes: BTreeSet<u64>,
-    /// This many flushes to come succeed or fail.
+    /// Whether each of the flushes to come succeeds; those after them do.
     pub flushes: Vec<bool>,
+    /// After so many writes and flushes nothing gets through: the process was killed.
+    pub killed_after: Option<usize>,
 }
 
 /// A sector of a write that is not known to be durable.
@@ -53,6 +55,7 @@ impl RamDisk {
             bad_reads: BTreeSet::new(),
             bad_writes: BTreeSet::new(),
             flushes: Vec::new(),
+            killed_after: None,
         }
     }
 
@@ -97,7 +100,8 @@ impl RamDisk {
 
     /// Hands to `visit` what the disk may hold after a power cut at any point since `settle`: all
     /// subsets of the unflushed sectors up to 2^10; beyond, all subsets of whole writes up to that,
-    /// and `samples` random ones. Crashes between writes are subsets of those before the next
+    /// and `samples` random ones; then `samples` where writes that were under way also tore the
+    /// physical block around them. Crashes between writes are subsets of those before the next
     /// flush. The flag is set once all of it is done. Returns the number of states.
     pub fn crashes(&self, seed: u64, samples: u64, mut visit: impl FnMut(RamDisk, bool)) -> u64 {
         let mut random = Random(seed);
@@ -117,16 +121,22 @@ impl RamDisk {
                 }
                 Op::FailedFlush => loose.iter_mut().for_each(|l| l.doomed = true),
                 Op::Flush => {
-                    for keep in subsets(&loose, samples, &mut random) {
+                    for fates in fates(&loose, samples, &mut random) {
                         let mut image = base.clone();
-                        for (l, _) in loose.iter().zip(&keep).filter(|(_, keep)| **keep) {
+                        let found = || loose.iter().zip(&fates);
+                        for (l, _) in found().filter(|(_, fate)| **fate == Fate::Kept) {
                             set(&mut image, l.sector, l.bytes);
                         }
+                        for (l, _) in found().filter(|(_, fate)| **fate == Fate::Torn) {
+                            let first = l.sector - l.sector % (self.physical / SECTOR_SIZE);
+                            for sector in first..first + self.physical / SECTOR_SIZE {
+                                set(&mut image, sector, [random.next() as u8; SECTOR]);
+                            }
+                        }
                         states += 1;
-                        visit(
-                            RamDisk { start: image.clone(), image, ..self.clone_shell() },
-                            n == self.ops.len(),
-                        );
+                        let start = image.clone();
+                        let state = RamDisk { image, start, ..self.clone_shell() };
+                        visit(state, n == self.ops.len());
                     }
                     let mut still: Vec<Loose> = Vec::new();
                     for l in loose.drain(..) {
@@ -162,24 +172,45 @@ fn set(image: &mut Image, sector: u64, bytes: [u8; SECTOR]) {
     }
 }
 
-fn subsets(loose: &[Loose], samples: u64, random: &mut Random) -> Vec<Vec<bool>> {
-    let bits = |mask: u64, n: usize| (0..n).map(move |i| mask >> i & 1 != 0);
-    if loose.len() <= 10 {
-        return (0..1 << loose.len()).map(|mask| bits(mask, loose.len()).collect()).collect();
-    }
+/// What became of a sector that was not flushed.
+#[derive(Clone, Copy, PartialEq)]
+enum Fate {
+    Kept,
+    Lost,
+    Torn,
+}
+
+fn fates(loose: &[Loose], samples: u64, random: &mut Random) -> Vec<Vec<Fate>> {
+    let fate = |keep| if keep { Fate::Kept } else { Fate::Lost };
     let mut ops: Vec<usize> = loose.iter().map(|l| l.op).collect();
     ops.dedup();
-    let mut all: Vec<Vec<bool>> = Vec::new();
-    if ops.len() <= 10 {
-        for mask in 0..1u64 << ops.len() {
-            let kept: BTreeMap<usize, bool> = ops.iter().copied().zip(bits(mask, 10)).collect();
-            all.push(loose.iter().map(|l| kept[&l.op]).collect());
+    let mut all: Vec<Vec<Fate>> = Vec::new();
+    if loose.len() <= 10 {
+        let bits = |mask: u32| (0..loose.len()).map(move |i| fate(mask >> i & 1 != 0));
+        all.extend((0..1 << loose.len()).map(|mask| bits(mask).collect()));
+    } else {
+        if ops.len() <= 10 {
+            for mask in 0..1u32 << ops.len() {
+                let kept = |l: &Loose| ops.iter().position(|&op| op == l.op).map(|i| mask >> i & 1);
+                all.push(loose.iter().map(|l| fate(kept(l) == Some(1))).collect());
+            }
+        }
+        for _ in 0..samples {
+            // Few lost, few kept, or even.
+            let bias = [1, 8, 15][random.below(3) as usize];
+            all.push(loose.iter().map(|_| fate(random.below(16) < bias)).collect());
         }
     }
-    for _ in 0..samples {
-        // Few lost, few kept, or even.
-        let bias = [1, 8, 15][random.below(3) as usize];
-        all.push(loose.iter().map(|_| random.below(16) < bias).collect());
+    for _ in 0..if loose.is_empty() { 0 } else { samples } {
+        let torn = random.below(5);
+        let of_op: BTreeMap<usize, Fate> = ops
+            .iter()
+            .map(|&op| match random.below(4) < torn {
+                true => (op, Fate::Torn),
+                false => (op, fate(random.below(2) == 0)),
+            })
+            .collect();
+        all.push(loose.iter().map(|l| of_op[&l.op]).collect());
     }
     all
 }
@@ -200,6 +231,7 @@ impl Disk for RamDisk {
     }
 
     fn write(&mut self, at: Slot, buf: &[u8]) -> io::Result<()> {
+        self.step()?;
         self.admit(at, buf.len(), &self.bad_writes)?;
         self.put(at, buf);
         self.ops.push(Op::Write(at.0, buf.to_vec()));
@@ -207,6 +239,7 @@ impl Disk for RamDisk {
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        self.step()?;
         if self.flushes.is_empty() || self.flushes.remove(0) {
             self.ops.push(Op::Flush);
             return Ok(());
@@ -217,6 +250,17 @@ impl Disk for RamDisk {
 }
 
 impl RamDisk {
+    fn step(&mut self) -> io::Result<()> {
+        match &mut self.killed_after {
+            Some(0) => Err(io::Error::other("killed")),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
     fn admit(&self, at: Slot, len: usize, bad: &BTreeSet<u64>) -> io::Result<()> {
         let sectors = (len / SECTOR) as u64;
         let aligned = at.bytes() % self.physical == 0 && len as u64 % self.physical == 0;
