@@ -9,9 +9,6 @@ use super::superblock::{READ_ONLY, Superblock};
 use super::uuid::Uuid;
 use crate::units::Sectors;
 
-/// Tries at the first record of an epoch.
-const TRIES: u32 = 4;
-
 /// What the opener knows of its machine and disks, and has been allowed. What is `None` is not
 /// compared.
 #[derive(Debug, Clone)]
@@ -107,14 +104,7 @@ impl<D: Disk> Store<D> {
             next.live = [true; 2];
         }
         store.checkpoint_under(next).map_err(unwritable)?;
-        let mut done = store.name_superblock();
-        for _ in 1..TRIES {
-            if !matches!(done, Err(CommitError::Unknown { .. })) {
-                break;
-            }
-            done = store.restate();
-        }
-        let durable = done.map_err(unwritable)?;
+        let durable = store.durable();
         Ok((store, durable))
     }
 }

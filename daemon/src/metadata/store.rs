@@ -312,19 +312,12 @@ impl<D: Disk> Store<D> {
 
     /// Writes the whole table aside and puts it in force, which frees the log. Takes time in
     /// proportion to the table. A mirror that it cannot be written to is dead from then on.
-    pub fn checkpoint(&mut self) -> Result<Durable, CommitError> {
+    pub fn checkpoint(&mut self) -> Result<(), CommitError> {
         self.writable()?;
-        self.checkpoint_under(self.successor())?;
-        self.name_superblock()
+        self.checkpoint_under(self.successor())
     }
 
-    /// A record without changes. It makes the log name the superblock, so that older ones are
-    /// refused if all that knew of this one are lost.
-    pub(super) fn name_superblock(&mut self) -> Result<Durable, CommitError> {
-        self.append(Vec::new())
-    }
-
-    /// As `checkpoint`, but for the record that names the superblock.
+    /// `next` is the superblock that puts it in force, complete but for the checkpoint.
     pub(super) fn checkpoint_under(&mut self, mut next: Superblock) -> Result<(), CommitError> {
         let entries = entry_count(&self.table);
         next.checkpoint = Checkpoint {

@@ -10,7 +10,7 @@ fn a_fresh_spare_is_empty_and_what_is_committed_is_there_after_reopening() {
     assert_eq!(table.len(), 6);
     let (again, durable) = Store::open(store.into_disk(), &expect()).unwrap();
     assert_eq!(again.table(), &table);
-    assert!(durable.sequence() > 7);
+    assert_eq!(durable.sequence(), 5);
 }
 
 #[test]
@@ -40,7 +40,7 @@ fn a_full_log_refuses_until_a_checkpoint() {
     };
     assert!(matches!(full, CommitError::Full(_)), "{full}");
     assert!(store.wants_checkpoint());
-    let _ = store.checkpoint().unwrap();
+    store.checkpoint().unwrap();
     assert!(!store.wants_checkpoint());
     let superblock = store.superblock().clone();
     let _ = store.commit(&[map(&superblock, n)]).unwrap();
@@ -88,7 +88,7 @@ fn more_extents_than_a_checkpoint_holds_are_refused_and_what_is_there_stays() {
         let some: Vec<_> = (next..next + 100).map(poison).collect();
         next += 100;
         match store.commit(&some) {
-            Ok(_) if store.wants_checkpoint() => drop(store.checkpoint().unwrap()),
+            Ok(_) if store.wants_checkpoint() => store.checkpoint().unwrap(),
             Ok(_) => assert!(next < 10_000, "it never fills"),
             Err(e) => break e,
         }

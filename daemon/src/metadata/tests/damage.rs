@@ -42,7 +42,7 @@ fn lose_mirror(
 fn history() -> (RamDisk, Store<RamDisk>) {
     let mut store = used();
     let older = store.disk.clone();
-    let _ = store.checkpoint().unwrap();
+    store.checkpoint().unwrap();
     for n in 40..44 {
         let change = map(store.superblock(), n);
         let _ = store.commit(&[change]).unwrap();
@@ -184,7 +184,7 @@ fn superblocks_that_cannot_be_written_count_as_lost_and_without_any_the_store_is
     for (n, at) in COPIES.into_iter().enumerate() {
         store.disk.break_block(at);
         if n < 4 {
-            let _ = store.checkpoint().unwrap();
+            store.checkpoint().unwrap();
             assert_eq!(store.current_copies(), 4 - n);
             assert_eq!(open(store.disk.clone()).table(), &table);
         }

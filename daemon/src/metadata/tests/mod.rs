@@ -86,7 +86,7 @@ fn used() -> Store<RamDisk> {
     for n in 0..3 {
         let _ = store.commit(&[map(&store.superblock().clone(), n), poison(n)]).unwrap();
     }
-    let _ = store.checkpoint().unwrap();
+    store.checkpoint().unwrap();
     let slot = store.geometry().slots + Sectors(800);
     let _ = store.commit(&[Change::Retire { slot, len: Sectors(8) }]).unwrap();
     let _ = store.commit(&[Change::Clear { start: Sector(1000), len: Sectors(4) }]).unwrap();

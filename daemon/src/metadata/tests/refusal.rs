@@ -76,7 +76,7 @@ fn two_labels_or_two_histories_on_one_spare() {
     while numbers(&one) != numbers(&mixed) {
         let behind = if numbers(&one) < numbers(&mixed) { &mut one } else { &mut mixed };
         let (mut store, _) = Store::open(behind.clone(), &expect()).unwrap();
-        let _ = store.checkpoint().unwrap();
+        store.checkpoint().unwrap();
         *behind = store.into_disk();
     }
     one.put(COPIES[1], &mixed.bytes(COPIES[1], 4096));
