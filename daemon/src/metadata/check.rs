@@ -57,6 +57,11 @@ pub fn check<D: Disk>(disk: &mut D) -> Report {
     Report { findings, extents, sequence }
 }
 
+/// The label in force, without judging the rest: to find a device's spare, and two of one label.
+pub fn identify<D: Disk>(disk: &mut D) -> Result<Superblock, Error> {
+    recover::superblock(disk, &mut Findings::new()).map(|(superblock, _)| superblock)
+}
+
 pub(super) fn read<D: Disk>(
     disk: &mut D,
     findings: &mut Findings,

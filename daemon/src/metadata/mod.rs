@@ -2,7 +2,7 @@
 //!
 //! In the order of the data: a [`Disk`] is [`format`]ted, then opened by [`Store::open`], which
 //! recovers the table and refuses what it cannot answer for. [`Store::commit`] makes changes durable
-//! and returns a [`Durable`] as the proof; [`Store::checkpoint`] frees the log. [`check`], [`repair`],
+//! and returns a [`Durable`] as the proof; [`Store::checkpoint`] frees the log. [`identify`], [`check`], [`repair`],
 //! [`dump`] and [`restore`] are the offline tools.
 //!
 //! No clock, randomness or thread is used here: everything comes from the caller.
@@ -27,7 +27,7 @@ mod tests;
 mod uuid;
 
 pub use block::Label;
-pub use check::{Report, check};
+pub use check::{Report, check, identify};
 pub use device::Disk;
 pub use dump::{Dump, dump, restore};
 pub use error::{CommitError, Error};

@@ -3,7 +3,7 @@
 use super::*;
 use crate::metadata::block::{Header, Kind as Block};
 use crate::metadata::layout::COPIES;
-use crate::metadata::{CommitError, Error, check, repair};
+use crate::metadata::{CommitError, Error, check, identify, repair};
 use ram::Random;
 
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +54,7 @@ fn history() -> (RamDisk, Store<RamDisk>) {
 fn any_four_superblocks_and_one_mirror_may_be_lost_and_five_superblocks_may_not() {
     let (older, store) = history();
     let (table, geometry) = (store.table().clone(), *store.geometry());
+    let label = store.superblock().label;
     let disk = store.into_disk();
     let mut random = Random(11);
     let mut seen = 0;
@@ -74,6 +75,7 @@ fn any_four_superblocks_and_one_mirror_may_be_lost_and_five_superblocks_may_not(
                 );
                 continue;
             }
+            assert_eq!(identify(&mut lost).unwrap().label, label);
             assert_eq!(open(lost.clone()).table(), &table, "{subset:05b} {case}");
             let (mirror, loss) = (random.below(2) as usize, LOSSES[random.below(4) as usize]);
             lose_mirror(&mut lost, &geometry, mirror, loss, &older);
