@@ -1,9 +1,11 @@
-//! A minimal owner of instances, which speaks the protocol of `uapi/dm_remap.h` byte by byte and
-//! so shares no code with the daemon. It maps whatever write fails, and remembers nothing.
+//! A minimal owner of instances that stands in for the daemon. It speaks the protocol of `uapi/dm_remap.h` byte by byte and
+//! shares no code with the daemon. It maps whatever write fails, and remembers nothing.
 
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::thread;
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, sendto,
     socket,
@@ -39,6 +41,7 @@ type Attrs = Vec<(u16, Vec<u8>)>;
 /// (start, slot, length) of a mapped extent.
 pub type Extent = (u64, u64, u32);
 
+/// A socket that has claimed an instance.
 pub struct Owner {
     socket: OwnedFd,
     family: u16,
@@ -74,6 +77,7 @@ fn attr(attrs: &Attrs, wanted: u16) -> Result<&[u8]> {
 }
 
 impl Owner {
+    /// Finds the family; claims nothing yet.
     pub fn new() -> Result<Owner> {
         let protocol = SockProtocol::NetlinkGeneric;
         let socket =
@@ -183,6 +187,19 @@ impl Owner {
         Ok(())
     }
 
+    /// Serves faults until the work on another thread is done.
+    pub fn serve_during<T: Send>(&mut self, work: impl FnOnce() -> T + Send) -> Result<T> {
+        thread::scope(|scope| {
+            let worker = scope.spawn(work);
+            while !worker.is_finished() {
+                self.serve()?;
+                thread::sleep(Duration::from_millis(5));
+            }
+            worker.join().map_err(|_| anyhow!("the work panicked"))
+        })
+    }
+
+    /// All mapped extents.
     pub fn extents(&mut self) -> Result<Vec<Extent>> {
         let list = self.with_instance();
         let mut extents = Vec::new();

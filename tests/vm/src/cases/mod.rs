@@ -1,0 +1,37 @@
+//! All cases. Each file holds those of one subject.
+
+mod boot;
+mod disks;
+mod harness;
+mod module;
+
+use anyhow::{Context, Result};
+
+use crate::case::Case;
+
+const TABLES: &[&[Case]] = &[boot::CASES, disks::CASES, module::CASES, harness::CASES];
+
+/// Every case, in the order they run.
+pub fn all() -> impl Iterator<Item = Case> {
+    TABLES.iter().copied().flatten().copied()
+}
+
+/// The case of that name.
+pub fn find(name: &str) -> Result<Case> {
+    all().find(|case| case.name == name).with_context(|| format!("no case is called {name:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_one_word() {
+        let mut names: Vec<&str> = all().map(|case| case.name).collect();
+        assert!(names.iter().all(|name| !name.contains(char::is_whitespace)));
+        names.sort_unstable();
+        let count = names.len();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+}

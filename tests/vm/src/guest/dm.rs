@@ -1,0 +1,142 @@
+//! Device-mapper devices, by the `dmsetup` command. No udev runs in the guest.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, ensure};
+
+use super::Cmd;
+
+/// A mapped device; dropping it removes it.
+pub struct Device {
+    name: String,
+    path: PathBuf,
+    gone: bool,
+}
+
+/// No udev runs here: the command makes and removes the nodes itself.
+fn dmsetup(args: &[&str]) -> Cmd {
+    Cmd::new("dmsetup").args(args).env("DM_DISABLE_UDEV", "1")
+}
+
+impl Device {
+    /// Creates and activates it; `table` has a target a line.
+    pub fn create(name: &str, table: &str) -> Result<Self> {
+        super::modprobe("dm-mod", &[])?;
+        dmsetup(&["create", name]).input(table).run()?;
+        Ok(Self::existing(name))
+    }
+
+    /// One that somebody else made, and that goes away with this value all the same.
+    #[must_use]
+    pub fn existing(name: &str) -> Self {
+        Self { name: name.into(), path: Path::new("/dev/mapper").join(name), gone: false }
+    }
+
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn verb(&self, args: &[&str]) -> Result<String> {
+        dmsetup(args).arg(&self.name).run()
+    }
+
+    /// The path as text, for tables and commands.
+    #[must_use]
+    pub fn dev(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    /// Lets I/O in flight end, then holds new I/O.
+    pub fn suspend(&self) -> Result<()> {
+        self.verb(&["suspend"]).map(drop)
+    }
+
+    /// Suspends without a flush and without freezing the file system.
+    pub fn suspend_noflush(&self) -> Result<()> {
+        self.verb(&["suspend", "--noflush", "--nolockfs"]).map(drop)
+    }
+
+    /// Puts a loaded table in place and lets I/O go on.
+    pub fn resume(&self) -> Result<()> {
+        self.verb(&["resume"]).map(drop)
+    }
+
+    /// Loads a table, in place from the next resume on.
+    pub fn load(&self, table: &str) -> Result<()> {
+        dmsetup(&["load", &self.name]).input(table).run().map(drop)
+    }
+
+    pub fn message(&self, sector: u64, text: &str) -> Result<String> {
+        dmsetup(&["message", &self.name, &sector.to_string(), text]).run()
+    }
+
+    pub fn status(&self) -> Result<String> {
+        self.verb(&["status"])
+    }
+
+    pub fn table(&self) -> Result<String> {
+        self.verb(&["table"])
+    }
+
+    pub fn remove(mut self) -> Result<()> {
+        self.gone = true;
+        self.verb(&["remove", "--retry"]).map(drop)
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        if !self.gone {
+            // What stays is found by the check for leftovers.
+            let _ = self.verb(&["remove", "--retry"]);
+        }
+    }
+}
+
+/// A table over `device` in which exactly the `bad` sectors fail, reads and writes.
+pub fn table_with_bad_sectors(device: &str, sectors: u64, bad: &[u64]) -> Result<String> {
+    let bad: BTreeSet<u64> = bad.iter().copied().collect();
+    ensure!(bad.last().is_none_or(|&last| last < sectors), "a bad sector beyond {sectors}");
+    let mut table = String::new();
+    let mut at = 0;
+    for &sector in &bad {
+        if sector > at {
+            table += &format!("{at} {} linear {device} {at}\n", sector - at);
+        }
+        table += &format!("{sector} 1 error\n");
+        at = sector + 1;
+    }
+    if at < sectors {
+        table += &format!("{at} {} linear {device} {at}\n", sectors - at);
+    }
+    Ok(table)
+}
+
+/// A mapped device over `device` in which exactly the `bad` sectors fail.
+pub fn disk_with_bad_sectors(name: &str, device: &Path, bad: &[u64]) -> Result<Device> {
+    let sectors = super::Disk::open(device)?.sectors()?;
+    Device::create(name, &table_with_bad_sectors(&device.display().to_string(), sectors, bad)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_covers_the_disk_and_fails_only_bad_sectors() -> Result<()> {
+        let table = table_with_bad_sectors("/dev/x", 10, &[9, 0, 4, 4])?;
+        assert_eq!(
+            table,
+            "0 1 error\n1 3 linear /dev/x 1\n4 1 error\n5 4 linear /dev/x 5\n9 1 error\n"
+        );
+        assert!(table_with_bad_sectors("/dev/x", 10, &[10]).is_err());
+        Ok(())
+    }
+}

@@ -1,0 +1,283 @@
+//! The guest's root: an initramfs with the guest program, a few tools, modules, and what `make install` staged.
+//!
+//! It is built once for each content: the list of everything in it, with sizes and times, is its key.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::kernel::Kernel;
+use super::target_dir;
+
+/// Programs beside busybox, found in the usual directories.
+const TOOLS: &[&str] =
+    &["modprobe", "depmod", "dmsetup", "blockdev", "losetup", "fio", "mkfs.ext4", "e2fsck"];
+/// Modules a case may load; what they need comes along.
+const MODULES: &[&str] = &[
+    "dm-mod",
+    "dm-flakey",
+    "dm-delay",
+    "dm-log-writes",
+    "dm-integrity",
+    "dm-crypt",
+    "null_blk",
+    "brd",
+    "loop",
+    "scsi_debug",
+    "sd_mod",
+    "raid1",
+    "ext4",
+    "virtio_blk",
+    "virtio_pci",
+    "nbd",
+    "configfs",
+    "crc32c",
+];
+const BINARY_DIRS: &[&str] = &["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+
+enum Entry {
+    File(PathBuf),
+    /// A kernel module packed with xz.
+    Packed(PathBuf),
+    Link(PathBuf),
+}
+
+/// What goes where. Keys are paths in the guest without the leading slash, with `/usr` merged.
+struct Plan(BTreeMap<PathBuf, Entry>);
+
+/// The initramfs for a kernel, built if need be.
+pub fn build(kernel: &Kernel) -> Result<PathBuf> {
+    let target = target_dir()?;
+    let stage = target.join("stage").join(&kernel.release);
+    let mut plan = Plan(BTreeMap::new());
+    plan.programs()?;
+    plan.modules(kernel)?;
+    if stage.exists() {
+        plan.tree(&stage, Path::new(""))?;
+    }
+    plan.libraries()?;
+
+    let dir = target.join("vm-images");
+    fs::create_dir_all(&dir)?;
+    let prefix = format!("{}-", kernel.release);
+    let image = dir.join(format!("{prefix}{:016x}.cpio", plan.key()?));
+    if !image.exists() {
+        for old in fs::read_dir(&dir)?.flatten() {
+            if old.file_name().to_string_lossy().starts_with(&prefix) {
+                fs::remove_file(old.path())?;
+            }
+        }
+        plan.write(kernel, &image)?;
+    }
+    Ok(image)
+}
+
+/// Runs a command of the host that must succeed; its output.
+fn tool(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("starting {command:?}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{command:?}: {}: {said}", output.status);
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn program(name: &str) -> Result<PathBuf> {
+    BINARY_DIRS
+        .iter()
+        .map(|dir| Path::new(dir).join(name))
+        .find(|path| path.exists())
+        .with_context(|| format!("{name} is not installed: run `make deps`"))
+}
+
+/// `/bin/x` is `/usr/bin/x`, here as on any present Debian.
+fn merged(path: &Path) -> PathBuf {
+    let path = path.strip_prefix("/").unwrap_or(path);
+    let top = path.components().next().map(|top| top.as_os_str().to_string_lossy().into_owned());
+    match top.as_deref() {
+        Some("bin" | "sbin" | "lib" | "lib64") => Path::new("usr").join(path),
+        _ => path.to_path_buf(),
+    }
+}
+
+impl Plan {
+    fn add(&mut self, at: impl AsRef<Path>, entry: Entry) {
+        self.0.insert(merged(at.as_ref()), entry);
+    }
+
+    fn programs(&mut self) -> Result<()> {
+        for dir in ["bin", "sbin", "lib", "lib64"] {
+            self.0.insert(dir.into(), Entry::Link(Path::new("usr").join(dir)));
+        }
+        let busybox = program("busybox")?;
+        for applet in tool(Command::new(&busybox).arg("--list"))?.lines() {
+            self.add(Path::new("usr/bin").join(applet), Entry::Link("busybox".into()));
+        }
+        self.add("usr/bin/busybox", Entry::File(busybox));
+        for name in TOOLS {
+            let path = program(name)?;
+            let real = fs::canonicalize(&path)?;
+            self.0.remove(&Path::new("usr/bin").join(name));
+            self.add(&path, Entry::File(real));
+        }
+        let guest = std::env::current_exe()?.with_file_name("guest");
+        self.add("init", Entry::Link("usr/bin/guest".into()));
+        self.add("usr/bin/guest", Entry::File(guest));
+        Ok(())
+    }
+
+    fn modules(&mut self, kernel: &Kernel) -> Result<()> {
+        let release = &kernel.release;
+        let shown = tool(
+            Command::new(program("modprobe")?)
+                .args(["--set-version", release, "--show-depends", "--all"])
+                .args(MODULES),
+        )?;
+        for line in shown.lines() {
+            let Some(path) = line.strip_prefix("insmod ") else { continue };
+            let path = path.split_whitespace().next().unwrap_or(path);
+            match path.strip_suffix(".xz") {
+                Some(plain) => self.add(plain, Entry::Packed(path.into())),
+                None => self.add(path, Entry::File(path.into())),
+            }
+        }
+        for name in ["modules.builtin", "modules.builtin.modinfo", "modules.order"] {
+            let path = Path::new("/lib/modules").join(release).join(name);
+            self.add(&path, Entry::File(path.clone()));
+        }
+        Ok(())
+    }
+
+    /// Everything below `from`.
+    fn tree(&mut self, from: &Path, at: &Path) -> Result<()> {
+        for entry in fs::read_dir(from)? {
+            let entry = entry?;
+            let at = at.join(entry.file_name());
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                self.tree(&entry.path(), &at)?;
+            } else if kind.is_symlink() {
+                self.add(at, Entry::Link(fs::read_link(entry.path())?));
+            } else {
+                self.add(at, Entry::File(entry.path()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The shared libraries of every program, where the programs look for them.
+    fn libraries(&mut self) -> Result<()> {
+        let programs: Vec<PathBuf> = self
+            .0
+            .iter()
+            .filter(|(at, _)| {
+                at.starts_with("usr/bin")
+                    || at.starts_with("usr/sbin")
+                    || at.starts_with("usr/local")
+            })
+            .filter_map(|(_, entry)| match entry {
+                Entry::File(path) => Some(path.clone()),
+                _ => None,
+            })
+            .collect();
+        let mut found = BTreeSet::new();
+        for path in programs {
+            // A static program has none, which is no error here.
+            let output = Command::new("ldd").arg(&path).output().context("starting ldd")?;
+            for line in String::from_utf8_lossy(&output.stdout).lines() {
+                ensure!(!line.contains("not found"), "{}: {}", path.display(), line.trim());
+                found.extend(
+                    line.split_whitespace().filter(|w| w.starts_with('/')).map(PathBuf::from),
+                );
+            }
+        }
+        for library in found {
+            self.add(&library, Entry::File(fs::canonicalize(&library)?));
+        }
+        Ok(())
+    }
+
+    fn key(&self) -> Result<u64> {
+        let mut hasher = DefaultHasher::new();
+        for (at, entry) in &self.0 {
+            at.hash(&mut hasher);
+            match entry {
+                Entry::Link(to) => to.hash(&mut hasher),
+                Entry::File(path) | Entry::Packed(path) => {
+                    let meta = fs::metadata(path).with_context(|| path.display().to_string())?;
+                    (path, meta.len(), meta.mtime(), meta.mtime_nsec()).hash(&mut hasher);
+                }
+            }
+        }
+        Ok(hasher.finish())
+    }
+
+    fn write(&self, kernel: &Kernel, image: &Path) -> Result<()> {
+        let root = image.with_extension("root");
+        if root.exists() {
+            fs::remove_dir_all(&root)?;
+        }
+        let mut names = BTreeSet::new();
+        for (at, entry) in &self.0 {
+            let to = root.join(at);
+            names.extend(at.ancestors().filter(|a| *a != Path::new("")).map(Path::to_path_buf));
+            let parent = to.parent().with_context(|| to.display().to_string())?;
+            fs::create_dir_all(parent)?;
+            let what = || to.display().to_string();
+            match entry {
+                Entry::Link(target) => symlink(target, &to).with_context(what)?,
+                Entry::File(path) => drop(fs::copy(path, &to).with_context(what)?),
+                Entry::Packed(path) => unpack(path, &to)?,
+            }
+        }
+        depmod(kernel, &root, &mut names)?;
+        fs::set_permissions(root.join("usr/bin/guest"), fs::Permissions::from_mode(0o755))?;
+        // Complete or not there at all, even if this is interrupted.
+        let part = image.with_extension("part");
+        pack(&root, &names, &part)?;
+        fs::rename(&part, image)?;
+        fs::remove_dir_all(&root)?;
+        Ok(())
+    }
+}
+
+fn unpack(from: &Path, to: &Path) -> Result<()> {
+    let to = fs::File::create(to).with_context(|| to.display().to_string())?;
+    let status = Command::new("xz").arg("-dc").arg(from).stdout(to).status()?;
+    ensure!(status.success(), "unpacking {}: {status}", from.display());
+    Ok(())
+}
+
+fn depmod(kernel: &Kernel, root: &Path, names: &mut BTreeSet<PathBuf>) -> Result<()> {
+    tool(Command::new(program("depmod")?).arg("-b").arg(root.join("usr")).arg(&kernel.release))?;
+    let modules = Path::new("usr/lib/modules").join(&kernel.release);
+    for entry in fs::read_dir(root.join(&modules))? {
+        names.insert(modules.join(entry?.file_name()));
+    }
+    Ok(())
+}
+
+fn pack(root: &Path, names: &BTreeSet<PathBuf>, to: &Path) -> Result<()> {
+    let mut cpio = Command::new("cpio")
+        .args(["--create", "--format=newc", "--null", "--owner=+0:+0", "--quiet"])
+        .current_dir(root)
+        .stdin(Stdio::piped())
+        .stdout(fs::File::create(to)?)
+        .spawn()
+        .context("starting cpio: run `make deps`")?;
+    let mut list = cpio.stdin.take().context("cpio without a standard input")?;
+    for name in names {
+        list.write_all(name.as_os_str().as_encoded_bytes())?;
+        list.write_all(b"\0")?;
+    }
+    drop(list);
+    let status = cpio.wait()?;
+    if !status.success() {
+        bail!("cpio: {status}");
+    }
+    Ok(())
+}

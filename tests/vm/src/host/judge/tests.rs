@@ -1,0 +1,131 @@
+use super::*;
+
+const GOOD: &str = "\
+C [    1.0] Linux version 6.1.0-56-amd64
+P READY 6.1.0-56-amd64
+C [    2.0] vm-case: a.b begins
+P CASE a.b START
+C [    2.1] null_blk: module loaded
+P CASE a.b PASS 1200
+C [    2.2] vm-case: a.b ends
+";
+
+/// `C` is the console, `P` the port.
+fn transcript(text: &str) -> Transcript {
+    let mut transcript = Transcript::default();
+    for line in text.lines() {
+        match line.split_at(2) {
+            ("C ", line) => transcript.console(line),
+            (_, line) => transcript.port(line),
+        }
+    }
+    transcript
+}
+
+fn verdict(text: &str) -> Vec<String> {
+    transcript(text).verdict("a.b")
+}
+
+#[test]
+fn a_good_run_is_good() {
+    assert_eq!(verdict(GOOD), Vec::<String>::new());
+    assert!(transcript(GOOD).settled("a.b"));
+    assert!(transcript(GOOD).strays().is_empty());
+}
+
+/// Each of these lines in the middle of an otherwise good case fails it.
+#[test]
+fn a_bad_kernel_line_fails_the_case_it_falls_in() {
+    let lines = [
+        "WARNING: CPU: 0 PID: 1 at drivers/md/dm.c:100 dm_table_run+0x1/0x2",
+        "INFO: task kworker/0:1:30 blocked for more than 120 seconds.",
+        "BUG: unable to handle page fault for address: ffff",
+        "Oops: 0000 [#1] PREEMPT SMP NOPTI",
+        "rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:",
+        "watchdog: BUG: soft lockup - CPU#0 stuck for 22s!",
+        "WARNING: possible circular locking dependency detected",
+        "refcount_t: underflow; use-after-free.",
+        "list_del corruption. prev->next should be ffff",
+        "BUG: sleeping function called from invalid context at mm/slab.h:494",
+        "BUG kmalloc-64 (Tainted: G): Objects remaining in kmalloc-64 on __kmem_cache_shutdown()",
+        "Kernel panic - not syncing: Fatal exception",
+    ];
+    for line in lines {
+        let bad = GOOD.replace("null_blk: module loaded", line);
+        let why = verdict(&bad);
+        assert!(why.len() == 1 && why[0].contains(line), "{line}: {why:?}");
+    }
+}
+
+#[test]
+fn a_bad_kernel_line_between_cases_is_not_lost() {
+    let bad = GOOD.to_string() + "C [    3.0] WARNING: CPU: 0 PID: 1 at fs/x.c:1\n";
+    assert_eq!(verdict(&bad), Vec::<String>::new());
+    assert_eq!(transcript(&bad).strays().len(), 1);
+}
+
+#[test]
+fn a_case_that_says_it_failed_has_failed() {
+    let bad = GOOD.replace("CASE a.b PASS 1200", "CASE a.b FAIL 1200 sector 7: zeroes");
+    assert_eq!(verdict(&bad), ["sector 7: zeroes"]);
+}
+
+/// The run may stop after any line: nothing but the whole of it is a pass.
+#[test]
+fn a_truncated_run_fails() {
+    for end in 0..GOOD.lines().count() {
+        let cut: Vec<&str> = GOOD.lines().take(end).collect();
+        assert!(!verdict(&cut.join("\n")).is_empty(), "passed after {cut:?}");
+    }
+}
+
+#[test]
+fn a_case_that_was_not_run_is_lost() {
+    let lost = transcript(GOOD).verdict("a.c");
+    assert!(lost[0].starts_with("lost: it never started"), "{lost:?}");
+}
+
+#[test]
+fn a_lost_result_is_told_with_the_way_the_guest_ended() {
+    let mut dead = transcript(&GOOD.replace("P CASE a.b PASS 1200\n", ""));
+    dead.broken = Some("QEMU ended with signal 9".into());
+    let why = dead.verdict("a.b");
+    assert_eq!(why, ["lost: it started and gave no result: QEMU ended with signal 9"]);
+}
+
+#[test]
+fn noise_on_the_port_is_counted() {
+    assert_eq!(transcript("P CASE a.b PA").strays().len(), 1);
+}
+
+#[test]
+fn a_cut_is_good_only_in_the_middle_of_the_case() {
+    let cut = GOOD.replace("P CASE a.b PASS 1200\n", "P ACK 1\nP CUT\n");
+    let cut = cut.replace("C [    2.2] vm-case: a.b ends\n", "");
+    let good = transcript(&cut);
+    assert!(good.cut_requested && good.acks == ["1"]);
+    assert_eq!(good.verdict_of_cut("a.b"), Vec::<String>::new());
+    assert!(!transcript(GOOD).verdict_of_cut("a.b").is_empty());
+    assert!(!transcript("P READY x").verdict_of_cut("a.b").is_empty());
+    let warned = cut.replace("null_blk: module loaded", "Oops: 0");
+    assert!(!transcript(&warned).verdict_of_cut("a.b").is_empty());
+}
+
+#[test]
+fn a_negative_control_passes_only_if_it_fails_as_it_must() {
+    let reasons = |text: &str| vec![text.to_string(), "and more".to_string()];
+    assert!(expect(Some("on purpose"), reasons("failed on purpose")).is_empty());
+    assert!(!expect(Some("on purpose"), reasons("something else")).is_empty());
+    assert!(!expect(Some("on purpose"), Vec::new()).is_empty());
+    assert!(!expect(None, reasons("failed on purpose")).is_empty());
+}
+
+/// Only an oops that nothing came before can be the emulator's; and it is still a failure until it is run again.
+#[test]
+fn the_emulators_breakpoint_is_told_from_an_oops() {
+    let oops = GOOD.replace("null_blk: module loaded", "Oops: int3: 0000 [#1] PREEMPT SMP");
+    assert!(transcript(&oops).emulator_failed && !verdict(&oops).is_empty());
+    let after = oops.replace("C [    2.1]", "C [    2.1] BUG: x\nC [    2.1]");
+    assert!(!transcript(&after).emulator_failed);
+    assert!(!transcript(&oops.replace("int3: ", "")).emulator_failed);
+}

@@ -1,0 +1,191 @@
+//! Runs cases on a kernel: as many as can share a boot in one, the others in their own, and reports each.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use super::boot::Boot;
+use super::judge::expect;
+use super::kernel::Kernel;
+use super::qemu::Machine;
+use super::{image, target_dir};
+use crate::case::{Case, Disk, End};
+
+/// How often the emulator may fail on one kernel before it counts.
+const AGAIN: u32 = 5;
+
+/// The result of all cases so far.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Tally {
+    pub passed: u32,
+    pub failed: u32,
+    pub boots: u32,
+    /// Seconds from QEMU's start to the guest's first word, all boots together.
+    pub booting: f64,
+}
+
+/// A run of cases on one kernel.
+pub struct Suite<'a> {
+    kernel: &'a Kernel,
+    initramfs: PathBuf,
+    logs: &'a Path,
+    seed: u64,
+    tally: Tally,
+    again: u32,
+}
+
+impl<'a> Suite<'a> {
+    /// Logs of the boots go to `logs`, one file each.
+    pub fn new(kernel: &'a Kernel, logs: &'a Path, seed: u64) -> Result<Self> {
+        fs::create_dir_all(logs)?;
+        let initramfs = image::build(kernel)?;
+        Ok(Self { kernel, initramfs, logs, seed, tally: Tally::default(), again: 0 })
+    }
+
+    /// Runs the cases, a line for each.
+    pub fn run(mut self, cases: &[Case]) -> Result<Tally> {
+        let shared: Vec<Case> = cases.iter().copied().filter(Case::shares_boot).collect();
+        let mut left = &shared[..];
+        while !left.is_empty() {
+            left = self.shared_boot(left)?;
+        }
+        for case in cases.iter().filter(|case| !case.shares_boot()) {
+            let start = Instant::now();
+            let reasons = loop {
+                let (reasons, emulator_failed) = self.own_boots(case)?;
+                if !(emulator_failed && self.another_try(case)) {
+                    break reasons;
+                }
+            };
+            self.report(case, reasons, start);
+        }
+        Ok(self.tally)
+    }
+
+    fn boot(&mut self, drives: &[String], append: &str) -> Result<Boot> {
+        let log = self.logs.join(format!("{}-{}.log", self.kernel.release, self.tally.boots));
+        let initramfs = &self.initramfs;
+        let machine = Machine { kernel: self.kernel, initramfs, drives, append };
+        let boot = Boot::start(&machine, &log)?;
+        self.tally.boots += 1;
+        self.tally.booting += boot.seconds();
+        println!(
+            "{:<22} boot {} ready after {:.1} s, {}",
+            self.kernel.release,
+            self.tally.boots,
+            boot.seconds(),
+            log.display()
+        );
+        Ok(boot)
+    }
+
+    /// Runs cases in one boot until one spoils it; those that are left. At least one gets its verdict, and all do
+    /// if the guest does not come up: it would not the next time either.
+    fn shared_boot<'c>(&mut self, cases: &'c [Case]) -> Result<&'c [Case]> {
+        let mut boot = self.boot(&[], "")?;
+        let mut ran = 0;
+        for case in cases {
+            let start = Instant::now();
+            if boot.seen.broken.is_none() {
+                boot.run(case, 0, End::Off, self.seed, &[])?;
+            }
+            if boot.seen.emulator_failed && self.another_try(case) {
+                boot.kill()?;
+                return Ok(&cases[ran..]);
+            }
+            self.report(case, boot.seen.verdict(case.name), start);
+            ran += 1;
+            if boot.seen.release.is_some() && !boot.usable() {
+                break;
+            }
+        }
+        if boot.seen.dirty.is_none() {
+            let was_broken = boot.seen.broken.is_some();
+            boot.off()?;
+            if let (false, Some(why)) = (was_broken, &boot.seen.broken) {
+                self.boot_failed(why);
+            }
+        }
+        boot.kill()?;
+        for stray in boot.seen.strays() {
+            self.boot_failed(stray);
+        }
+        Ok(&cases[ran..])
+    }
+
+    /// Whether a case is run again because the emulator failed under it.
+    fn another_try(&mut self, case: &Case) -> bool {
+        let release = &self.kernel.release;
+        println!("{release:<22} the emulator failed in boot {}: {}", self.tally.boots, case.name);
+        self.again += 1;
+        self.again <= AGAIN
+    }
+
+    /// A fault that belongs to no case counts as a failed one.
+    fn boot_failed(&mut self, why: &str) {
+        println!("{:<22} FAIL  boot {}: {why}", self.kernel.release, self.tally.boots);
+        self.tally.failed += 1;
+    }
+
+    /// Runs every phase of a case over the same disks; why it failed, and whether that was the emulator's doing.
+    fn own_boots(&mut self, case: &Case) -> Result<(Vec<String>, bool)> {
+        let drives = self.disks(case)?;
+        let mut facts = Vec::new();
+        for (number, phase) in case.phases().iter().enumerate() {
+            let mut boot = self.boot(&drives, case.append)?;
+            if boot.seen.broken.is_none() {
+                boot.run(case, number, phase.end, self.seed, &facts)?;
+            }
+            let mut reasons = match phase.end {
+                End::Off => {
+                    boot.off()?;
+                    boot.seen.verdict(case.name)
+                }
+                End::CutOnRequest | End::CutAfterAcks { .. } => {
+                    boot.kill()?;
+                    boot.seen.verdict_of_cut(case.name)
+                }
+            };
+            reasons.extend(boot.seen.strays().iter().cloned());
+            if reasons.is_empty() {
+                reasons.extend(boot.seen.broken.take());
+            }
+            if !reasons.is_empty() {
+                let reasons = reasons.iter().map(|why| format!("phase {number}: {why}"));
+                return Ok((reasons.collect(), boot.seen.emulator_failed));
+            }
+            facts.append(&mut boot.seen.acks);
+        }
+        Ok((Vec::new(), false))
+    }
+
+    /// Fresh disks for a case.
+    fn disks(&self, case: &Case) -> Result<Vec<String>> {
+        let dir = target_dir()?.join("vm-disks").join(&self.kernel.release);
+        fs::create_dir_all(&dir)?;
+        let mut drives = Vec::new();
+        for (index, disk) in case.disks.iter().enumerate() {
+            let Disk::Raw { mib } = disk;
+            let path = dir.join(format!("disk{index}.img"));
+            let file = fs::File::create(&path).with_context(|| path.display().to_string())?;
+            file.set_len(mib << 20)?;
+            drives.push(path.display().to_string());
+        }
+        Ok(drives)
+    }
+
+    fn report(&mut self, case: &Case, reasons: Vec<String>, start: Instant) {
+        let reasons = expect(case.must_fail, reasons);
+        let (word, why) = if reasons.is_empty() {
+            self.tally.passed += 1;
+            ("PASS", String::new())
+        } else {
+            self.tally.failed += 1;
+            ("FAIL", format!(": {}", reasons.join("; ")))
+        };
+        let seconds = start.elapsed().as_secs_f64();
+        println!("{:<22} {word}  {} ({seconds:.1} s){why}", self.kernel.release, case.name);
+    }
+}
