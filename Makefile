@@ -6,21 +6,28 @@
 SHELL = /bin/bash -o pipefail
 PREFIX ?= /usr
 KREL ?= $(shell uname -r)
+KERNEL ?= 6.12
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dm-remap
 SUDO = $(if $(filter 0,$(shell id -u)),,sudo)
-PACKAGES = gcc libc6-dev make xz-utils cpio kmod dmsetup busybox-static qemu-system-x86 sparse \
-	linux-image-amd64 linux-headers-amd64 linux-source-6.12 nbdkit nbdkit-plugin-dev qemu-utils
+PACKAGES = gcc libc6-dev make xz-utils cpio kmod dmsetup e2fsprogs fio busybox-static qemu-system-x86 \
+	sparse linux-image-amd64 linux-headers-amd64 linux-source-6.12 nbdkit nbdkit-plugin-dev qemu-utils
 
-# The stock kernels that guests boot: the newest 6.1 and 6.12 that are installed here.
-KERNELS = $(foreach v,6.1. 6.12.,$(lastword $(sort $(notdir $(wildcard /lib/modules/$(v)*-amd64)))))
+# The stock kernels that guests boot: the newest 6.1 and 6.12 that are installed here with headers.
+newest = $(shell ls -d /lib/modules/$(1).*-amd64/build 2>/dev/null | cut -d/ -f4 | grep -v -e -cloud- -e -rt- | \
+	sort -V | tail -n 1)
+KERNELS = $(call newest,6.1) $(call newest,6.12)
 
-.PHONY: help deps build kmod install lint quick-test test-vm test clean
+MODULE = dm_remap_shim.ko
+# Each kernel's objects are in a directory of their own, so that they do not mix.
+KBUILD_DIR = target/kmod/$(KREL)
+
+.PHONY: help deps build kmod install lint checkpatch sparse quick-test stage test-vm vm-shell test clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 deps: ## install the Debian packages that are missing
-	@dpkg -s $(PACKAGES) >/dev/null 2>&1 && ls -d /lib/modules/6.12.*/build >/dev/null 2>&1 || { \
+	@dpkg -s $(PACKAGES) >/dev/null 2>&1 && [ -n "$(call newest,6.12)" ] || { \
 		$(SUDO) apt-get -q update && \
 		image=$$(apt-cache search '^linux-image-6\.12.*deb12-amd64$$' | cut -d' ' -f1 | sort -V | tail -1) && \
 		[ -n "$$image" ] && \
@@ -28,53 +35,70 @@ deps: ## install the Debian packages that are missing
 			$(PACKAGES) $$image $${image/image/headers}; \
 	}
 
-build: ## the daemon and the guest's programs
-	cargo build --release
+build: ## the daemon, the guest's programs and the test disks
+	cargo build --release --workspace
+	cargo build --release --examples -p dmremap-disks
 
 kmod: ## KREL=<release>: build kmod/dm_remap_shim.ko for that kernel
-	mkdir -p target/kmod/$(KREL)/protocol
-	rm -rf target/kmod/$(KREL)/protocol/include
-	cp -r protocol/include target/kmod/$(KREL)/protocol/
-	cp -r --preserve=timestamps kmod target/kmod/$(KREL)/
-	$(MAKE) -C /lib/modules/$(KREL)/build M=$(CURDIR)/target/kmod/$(KREL)/kmod $(KFLAGS) modules
-	cp target/kmod/$(KREL)/kmod/dm_remap_shim.ko kmod/
+	@mkdir -p $(KBUILD_DIR)/protocol
+	@cp -r -u --preserve=timestamps protocol/include $(KBUILD_DIR)/protocol/
+	@rm -f kmod/$(MODULE)
+	@cp -r -u --preserve=timestamps kmod $(KBUILD_DIR)/
+	$(MAKE) -C /lib/modules/$(KREL)/build M=$(CURDIR)/$(KBUILD_DIR)/kmod $(KFLAGS) modules
+	@cp $(KBUILD_DIR)/kmod/$(MODULE) kmod/
 
-install: ## the module of KREL; DESTDIR is honoured
-	install -D -m 644 kmod/dm_remap_shim.ko \
-		$(DESTDIR)/lib/modules/$(KREL)/updates/dm_remap_shim.ko
+install: ## KREL=<release>: module, daemon, configuration (never overwritten) and unit; DESTDIR, PREFIX
+	install -D -m 644 $(KBUILD_DIR)/kmod/$(MODULE) $(DESTDIR)/lib/modules/$(KREL)/updates/$(MODULE)
 	$(if $(DESTDIR),,depmod $(KREL))
+	install -D -m 755 target/release/dmremap-policyd $(DESTDIR)$(PREFIX)/sbin/dmremap-policyd
+	[ -e $(DESTDIR)/etc/dmremap.toml ] || [ ! -e config/dmremap.toml ] || \
+		install -D -m 644 config/dmremap.toml $(DESTDIR)/etc/dmremap.toml
+	[ ! -e config/dmremap-policyd.service ] || \
+		install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system config/dmremap-policyd.service
 
+# The kernel's own checker, from its source package.
 $(CACHE)/checkpatch.pl:
 	mkdir -p $(CACHE)
 	tar -C $(CACHE) --strip-components=2 -xf /usr/src/linux-source-6.12.tar.xz --wildcards \
 		'*/scripts/checkpatch.pl' '*/scripts/spelling.txt' '*/scripts/const_structs.checkpatch'
 
-lint: $(CACHE)/checkpatch.pl ## formatting, clippy, checkpatch
+checkpatch: $(CACHE)/checkpatch.pl
+	perl $< --no-tree --terse --max-line-length=100 \
+		--ignore LINUX_VERSION_CODE,CONSTANT_COMPARISON -f kmod/*.c kmod/*.h
+
+# sparse's findings are warnings, which the build does not fail for.
+sparse:
+	@$(MAKE) --no-print-directory kmod KREL=$(call newest,6.12) KBUILD_DIR=target/sparse KFLAGS="-B C=2" \
+		>target/sparse.log 2>&1 || { cat target/sparse.log; exit 1; }
+	@! grep -E 'sparse/.*(warning|error):' target/sparse.log
+
+lint: checkpatch sparse ## formatting, clippy, checkpatch, sparse
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
-	perl $(CACHE)/checkpatch.pl --no-tree --terse --max-line-length=100 \
-		--ignore LINUX_VERSION_CODE,CONSTANT_COMPARISON -f kmod/*.c kmod/*.h
 
 quick-test: ## what needs no guest
 	cargo build --examples -p dmremap-disks
 	cargo test
 
-test-vm: build ## every case in a guest of each kernel
+stage: build ## install for each tested kernel into target/stage, where guests take it from
 	@set -e; for krel in $(KERNELS); do \
 		$(MAKE) --no-print-directory kmod KREL=$$krel >target/kmod-$$krel.log 2>&1 || \
 			{ cat target/kmod-$$krel.log; exit 1; }; \
 		rm -rf target/stage/$$krel; \
-		$(MAKE) --no-print-directory install KREL=$$krel DESTDIR=$(CURDIR)/target/stage/$$krel; \
-		tests/vm/initramfs.sh $$krel target/stage/$$krel target/release/guest target/$$krel.cpio.gz; \
-		target/release/vm $$krel target/$$krel.cpio.gz target/vm-logs $$(target/release/guest list); \
+		$(MAKE) --no-print-directory -s install KREL=$$krel DESTDIR=$(CURDIR)/target/stage/$$krel PREFIX=/usr; \
 	done
-	@[ "$(words $(KERNELS))" = 2 ] || { echo "want a 6.1 and a 6.12 kernel, found: $(KERNELS)"; exit 1; }
 
-test: ## all of it
+test-vm: stage ## every case in a guest of each kernel, or CASE=name
+	target/release/vm run $(addprefix --case ,$(CASE))
+
+vm-shell: stage ## a shell in the same guest; KERNEL=6.1 or 6.12
+	target/release/vm shell --kernel $(KERNEL)
+
+test: ## all of it; says where the time went
 	@for step in deps lint quick-test test-vm; do \
 		begun=$$SECONDS; $(MAKE) --no-print-directory $$step || exit 1; \
-		echo "$$step: $$((SECONDS - begun)) s"; \
-	done
+		times="$$times$$step $$((SECONDS - begun)) s, "; \
+	done; echo "time: $${times%, }"
 
 clean: ## remove what was built
 	cargo clean

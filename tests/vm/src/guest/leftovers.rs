@@ -38,6 +38,9 @@ pub fn clear() -> Leftovers {
     left.extend(entries("/sys/kernel/config/nullb", |_, path| path.is_dir()));
     left.extend(entries("/sys/bus/pseudo/devices", |_, _| true));
     left.extend(mounts());
+    if Path::new("/sys/module/dm_remap_shim").exists() && super::rmmod("dm_remap_shim").is_err() {
+        left.push("module dm_remap_shim in use".into());
+    }
     Leftovers { ended, stuck: left }
 }
 
