@@ -66,7 +66,8 @@ fn dm_bad_sectors(_: &mut Ctx) -> Result<()> {
         }
     }
     let seen = Stat::of(device.path())? - before;
-    ensure!((seen.reads, seen.writes) == (320, 320), "counted {seen:?}");
+    // What device-mapper's error target ends is not counted.
+    ensure!((seen.reads, seen.writes) == (315, 315), "counted {seen:?}");
     disk.write_fails(96, 8, EIO)
 }
 

@@ -8,7 +8,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use nix::sys::stat::{major, minor};
 
-/// Requests completed since the disk appeared, failed ones included.
+/// Requests completed since the disk appeared. Device-mapper does not count what a target ends by itself, such as
+/// everything that the error target is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
     pub reads: u64,
