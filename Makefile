@@ -9,7 +9,7 @@ KREL ?= $(shell uname -r)
 KERNEL ?= 6.12
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dm-remap
 SUDO = $(if $(filter 0,$(shell id -u)),,sudo)
-PACKAGES = gcc libc6-dev make xz-utils cpio kmod dmsetup e2fsprogs fio busybox-static qemu-system-x86 \
+PACKAGES = binutils gcc libc6-dev make xz-utils cpio kmod dmsetup e2fsprogs fio busybox-static qemu-system-x86 \
 	sparse linux-image-amd64 linux-headers-amd64 linux-source-6.12 nbdkit nbdkit-plugin-dev qemu-utils
 
 # The stock kernels that guests boot: the newest 6.1 and 6.12 that are installed here with headers.
@@ -35,9 +35,8 @@ deps: ## install the Debian packages that are missing
 			$(PACKAGES) $$image $${image/image/headers}; \
 	}
 
-build: ## the daemon, the guest's programs and the test disks
+build: ## the daemon and the tools
 	cargo build --release --workspace
-	cargo build --release --examples -p dmremap-disks
 
 kmod: ## KREL=<release>: build kmod/dm_remap_shim.ko for that kernel
 	@mkdir -p $(KBUILD_DIR)/protocol
@@ -81,6 +80,7 @@ quick-test: ## what needs no guest
 	cargo test
 
 stage: build ## install for each tested kernel into target/stage, where guests take it from
+	cargo build --examples -p dmremap-disks
 	@set -e; for krel in $(KERNELS); do \
 		$(MAKE) --no-print-directory kmod KREL=$$krel >target/kmod-$$krel.log 2>&1 || \
 			{ cat target/kmod-$$krel.log; exit 1; }; \

@@ -28,6 +28,9 @@ pub struct Phase {
 pub enum Disk {
     /// A plain file: what was written before a cut is there after it.
     Raw { mib: u64 },
+    /// A disk with a volatile write cache: a cut loses a subset, drawn from the seed, of what was not flushed, and
+    /// at least one sector of it.
+    Volatile { mib: u64 },
 }
 
 #[derive(Clone, Copy)]

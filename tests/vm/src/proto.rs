@@ -10,6 +10,8 @@ use std::fmt;
 pub const PORT: &str = "/dev/ttyS1";
 /// Word on the kernel command line that asks for a shell instead of the port.
 pub const SHELL: &str = "vm.shell";
+/// Serial number of the disk that holds the second archive of the guest's root.
+pub const EXTRA: &str = "extra";
 
 /// What the guest says.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 use dmremap_vm::case::Case;
 use dmremap_vm::cases;
 use dmremap_vm::host::kernel::Kernel;
-use dmremap_vm::host::qemu::Machine;
+use dmremap_vm::host::qemu::{Machine, socket_dir};
 use dmremap_vm::host::suite::{Suite, Tally};
 use dmremap_vm::host::{image, target_dir};
 
@@ -98,6 +98,7 @@ fn run(series: &str, names: &[String], logs: Option<PathBuf>, seed: Option<u64>)
         total.passed += tally.passed;
         total.failed += tally.failed;
     }
+    std::fs::remove_dir_all(socket_dir()?)?;
     println!("{} passed, {} failed", total.passed, total.failed);
     Ok(total.failed == 0 && total.passed > 0)
 }
@@ -109,8 +110,8 @@ fn fresh_seed() -> Result<u64> {
 
 fn shell(series: &str, drives: &[String]) -> Result<bool> {
     let kernel = Kernel::newest(series)?;
-    let initramfs = image::build(&kernel)?;
-    let machine = Machine { kernel: &kernel, initramfs: &initramfs, drives, append: "" };
+    let image = image::build(&kernel)?;
+    let machine = Machine { kernel: &kernel, image: &image, drives, append: "" };
     let status = machine.for_a_person().status().context("starting qemu-system-x86_64")?;
     Ok(status.success())
 }

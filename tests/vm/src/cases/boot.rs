@@ -18,7 +18,6 @@ fn sane(ctx: &mut Ctx) -> Result<()> {
     ensure!(taint.trim() == "0", "the kernel is tainted: {taint}");
     ensure!(std::thread::available_parallelism()?.get() == 2, "not two processors");
     run(&["dmsetup", "--version"])?;
-    run(&["fio", "--version"])?;
     run(&["mkfs.ext4", "-V"])?;
     run(&["e2fsck", "-V"])?;
     ctx.note(format!("kernel {release}"))

@@ -17,6 +17,11 @@ const PERSISTS: &[Phase] = &[
     Phase { body: read_what_was_acknowledged, end: End::Off },
 ];
 
+const LOSES: &[Phase] = &[
+    Phase { body: write_flush_write_and_cut, end: End::CutOnRequest },
+    Phase { body: flushed_is_there_and_unflushed_is_not, end: End::Off },
+];
+
 pub const CASES: &[Case] = &[
     Case::new("disks.brd-roundtrip", 30, brd_roundtrip),
     Case::new("disks.loop-roundtrip", 30, loop_roundtrip),
@@ -26,6 +31,8 @@ pub const CASES: &[Case] = &[
     Case::new("disks.scsi-medium-error", 30, scsi_medium_error),
     Case::new("disks.ext4-and-fio", 120, ext4_and_fio),
     Case::phased("disks.survive-a-cut", 60, PERSISTS).disks(&[case::Disk::Raw { mib: 16 }]),
+    Case::phased("disks.volatile-loses-unflushed", 60, LOSES)
+        .disks(&[case::Disk::Raw { mib: 1 }, case::Disk::Volatile { mib: 16 }]),
 ];
 
 fn brd_roundtrip(_: &mut Ctx) -> Result<()> {
@@ -150,4 +157,19 @@ fn read_what_was_acknowledged(ctx: &mut Ctx) -> Result<()> {
         disk.verify(sector, 1, version)?;
     }
     guest::run(&["sync"]).map(drop)
+}
+
+fn write_flush_write_and_cut(ctx: &mut Ctx) -> Result<()> {
+    let disk = Disk::open(ctx.disk(1)?)?;
+    disk.fill(0, 64, 1)?;
+    disk.flush()?;
+    disk.fill(100, 64, 2)?;
+    ctx.cut()
+}
+
+fn flushed_is_there_and_unflushed_is_not(ctx: &mut Ctx) -> Result<()> {
+    let disk = Disk::open(ctx.disk(1)?)?;
+    disk.verify(0, 64, 1)?;
+    ensure!(disk.verify(100, 64, 2).is_err(), "everything survived: the cut lost nothing");
+    Ok(())
 }

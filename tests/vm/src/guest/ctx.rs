@@ -70,8 +70,7 @@ impl Ctx {
 
     /// The case's virtio disk with that index.
     pub fn disk(&self, index: u8) -> Result<PathBuf> {
-        super::modprobe("virtio_pci", &[])?;
-        super::modprobe("virtio_blk", &[])?;
+        super::load_virtio_blk()?;
         let path = PathBuf::from(format!("/dev/vd{}", char::from(b'a' + index)));
         super::wait_until(&path.display().to_string(), Duration::from_secs(10), || {
             Ok(path.exists())

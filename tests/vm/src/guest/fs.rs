@@ -1,10 +1,12 @@
 //! File systems and file-system traffic.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
-use super::{Cmd, run};
+use super::{Cmd, load_virtio_blk, run};
+use crate::proto::EXTRA;
 
 /// A mounted ext4; dropping it unmounts it.
 pub struct Mount(PathBuf);
@@ -44,8 +46,29 @@ pub fn fsck(device: &Path) -> Result<String> {
     run(&["e2fsck", "-f", "-n", &device.display().to_string()])
 }
 
+/// Unpacks what is too large for every boot; see the host's `image`.
+fn unpack_extra() -> Result<()> {
+    let mut found = None;
+    load_virtio_blk()?;
+    super::wait_until("the disk of the second archive", Duration::from_secs(10), || {
+        for entry in std::fs::read_dir("/sys/block")?.flatten() {
+            let serial = std::fs::read_to_string(entry.path().join("serial")).unwrap_or_default();
+            if serial.trim() == EXTRA {
+                found = Some(Path::new("/dev").join(entry.file_name()));
+            }
+        }
+        Ok(found.is_some())
+    })?;
+    let disk = found.context("the second archive")?.display().to_string();
+    run(&["sh", "-c", &format!("cd / && cpio -i -d -u -F {disk}")])?;
+    Ok(())
+}
+
 /// fio with direct I/O on a device or file, quitting at the first error; its text on success.
 pub fn fio(target: &Path, args: &[&str], seconds: u64) -> Result<String> {
+    if !Path::new("/usr/bin/fio").exists() {
+        unpack_extra()?;
+    }
     Cmd::new("fio")
         .args(["--name=job", "--direct=1", "--ioengine=libaio"])
         .arg(format!("--filename={}", target.display()))

@@ -56,3 +56,9 @@ pub fn rmmod(module: &str) -> Result<()> {
     run(&["modprobe", "-r", module])?;
     Ok(())
 }
+
+/// The driver of the guest's virtio disks.
+fn load_virtio_blk() -> Result<()> {
+    modprobe("virtio_pci", &[])?;
+    modprobe("virtio_blk", &[])
+}

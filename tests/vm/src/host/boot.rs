@@ -125,6 +125,11 @@ impl Boot {
         Ok(())
     }
 
+    /// Adds the host's own line to the log.
+    pub fn log(&mut self, line: &str) -> Result<()> {
+        Ok(writeln!(self.log, "{:8.3} host: {line}", self.seconds())?)
+    }
+
     /// Switches the guest off in good order and reads what it says last.
     pub fn off(&mut self) -> Result<()> {
         if self.seen.broken.is_none() {

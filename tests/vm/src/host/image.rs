@@ -1,12 +1,14 @@
 //! The guest's root: an initramfs with the guest program, a few tools, modules, and what `make install` staged.
 //!
 //! It is built once for each content: the list of everything in it, with sizes and times, is its key.
+//! fio needs 60 MB of libraries that nothing else uses, and unpacking them takes seconds of each boot; so they are an
+//! archive of their own, on a disk that the guest unpacks when a case wants fio.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -17,7 +19,9 @@ use super::target_dir;
 
 /// Programs beside busybox, found in the usual directories.
 const TOOLS: &[&str] =
-    &["modprobe", "depmod", "dmsetup", "blockdev", "losetup", "fio", "mkfs.ext4", "e2fsck"];
+    &["modprobe", "depmod", "dmsetup", "blockdev", "losetup", "mkfs.ext4", "e2fsck"];
+/// Programs in the second archive.
+const EXTRA: &[&str] = &["fio"];
 /// Modules a case may load; what they need comes along.
 const MODULES: &[&str] = &[
     "dm-mod",
@@ -48,34 +52,36 @@ enum Entry {
     Link(PathBuf),
 }
 
+/// The two archives.
+pub struct Image {
+    pub initramfs: PathBuf,
+    pub extra: PathBuf,
+}
+
 /// What goes where. Keys are paths in the guest without the leading slash, with `/usr` merged.
 struct Plan(BTreeMap<PathBuf, Entry>);
 
-/// The initramfs for a kernel, built if need be.
-pub fn build(kernel: &Kernel) -> Result<PathBuf> {
+/// The image for a kernel, built if need be.
+pub fn build(kernel: &Kernel) -> Result<Image> {
     let target = target_dir()?;
     let stage = target.join("stage").join(&kernel.release);
     let mut plan = Plan(BTreeMap::new());
-    plan.programs()?;
+    plan.programs(TOOLS)?;
+    plan.applets()?;
+    plan.guest()?;
     plan.modules(kernel)?;
     if stage.exists() {
         plan.tree(&stage, Path::new(""))?;
     }
     plan.libraries()?;
+    let initramfs = plan.archive(&target, &kernel.release, |root| depmod(kernel, root))?;
 
-    let dir = target.join("vm-images");
-    fs::create_dir_all(&dir)?;
-    let prefix = format!("{}-", kernel.release);
-    let image = dir.join(format!("{prefix}{:016x}.cpio", plan.key()?));
-    if !image.exists() {
-        for old in fs::read_dir(&dir)?.flatten() {
-            if old.file_name().to_string_lossy().starts_with(&prefix) {
-                fs::remove_file(old.path())?;
-            }
-        }
-        plan.write(kernel, &image)?;
-    }
-    Ok(image)
+    let mut extra = Plan(BTreeMap::new());
+    extra.programs(EXTRA)?;
+    extra.libraries()?;
+    extra.0.retain(|at, _| !plan.0.contains_key(at));
+    let extra = extra.archive(&target, "extra", |_| Ok(Vec::new()))?;
+    Ok(Image { initramfs, extra })
 }
 
 /// Runs a command of the host that must succeed; its output.
@@ -109,21 +115,35 @@ impl Plan {
         self.0.insert(merged(at.as_ref()), entry);
     }
 
-    fn programs(&mut self) -> Result<()> {
+    fn programs(&mut self, names: &[&str]) -> Result<()> {
+        for name in names {
+            let path = program(name)?;
+            self.add(&path, Entry::File(fs::canonicalize(&path)?));
+        }
+        Ok(())
+    }
+
+    /// busybox, under every name that is not taken.
+    fn applets(&mut self) -> Result<()> {
         for dir in ["bin", "sbin", "lib", "lib64"] {
             self.0.insert(dir.into(), Entry::Link(Path::new("usr").join(dir)));
         }
         let busybox = program("busybox")?;
         for applet in tool(Command::new(&busybox).arg("--list"))?.lines() {
-            self.add(Path::new("usr/bin").join(applet), Entry::Link("busybox".into()));
+            let taken = ["usr/bin", "usr/sbin"].iter().any(|dir| self.has(dir, applet));
+            if !taken {
+                self.add(Path::new("usr/bin").join(applet), Entry::Link("busybox".into()));
+            }
         }
         self.add("usr/bin/busybox", Entry::File(busybox));
-        for name in TOOLS {
-            let path = program(name)?;
-            let real = fs::canonicalize(&path)?;
-            self.0.remove(&Path::new("usr/bin").join(name));
-            self.add(&path, Entry::File(real));
-        }
+        Ok(())
+    }
+
+    fn has(&self, dir: &str, name: &str) -> bool {
+        self.0.contains_key(&Path::new(dir).join(name))
+    }
+
+    fn guest(&mut self) -> Result<()> {
         let guest = std::env::current_exe()?.with_file_name("guest");
         self.add("init", Entry::Link("usr/bin/guest".into()));
         self.add("usr/bin/guest", Entry::File(guest));
@@ -216,11 +236,43 @@ impl Plan {
         Ok(hasher.finish())
     }
 
-    fn write(&self, kernel: &Kernel, image: &Path) -> Result<()> {
-        let root = image.with_extension("root");
+    /// The archive of this plan, named for its content; older ones of the same name go. `finish` may add files to
+    /// the tree, and names them.
+    fn archive(
+        &self,
+        target: &Path,
+        name: &str,
+        finish: impl FnOnce(&Path) -> Result<Vec<PathBuf>>,
+    ) -> Result<PathBuf> {
+        let dir = target.join("vm-images");
+        fs::create_dir_all(&dir)?;
+        let prefix = format!("{name}-");
+        let archive = dir.join(format!("{prefix}{:016x}.cpio", self.key()?));
+        if archive.exists() {
+            return Ok(archive);
+        }
+        for old in fs::read_dir(&dir)?.flatten() {
+            let path = old.path();
+            if old.file_name().to_string_lossy().starts_with(&prefix) && path.is_file() {
+                fs::remove_file(path)?;
+            }
+        }
+        let root = archive.with_extension("root");
         if root.exists() {
             fs::remove_dir_all(&root)?;
         }
+        let mut names = self.lay_out(&root)?;
+        names.extend(finish(&root)?);
+        // Complete or not there at all, even if this is interrupted.
+        let part = archive.with_extension("part");
+        pack(&root, &names, &part)?;
+        fs::rename(&part, &archive)?;
+        fs::remove_dir_all(&root)?;
+        Ok(archive)
+    }
+
+    /// Makes the tree; every name in it.
+    fn lay_out(&self, root: &Path) -> Result<BTreeSet<PathBuf>> {
         let mut names = BTreeSet::new();
         for (at, entry) in &self.0 {
             let to = root.join(at);
@@ -234,14 +286,14 @@ impl Plan {
                 Entry::Packed(path) => unpack(path, &to)?,
             }
         }
-        depmod(kernel, &root, &mut names)?;
-        fs::set_permissions(root.join("usr/bin/guest"), fs::Permissions::from_mode(0o755))?;
-        // Complete or not there at all, even if this is interrupted.
-        let part = image.with_extension("part");
-        pack(&root, &names, &part)?;
-        fs::rename(&part, image)?;
-        fs::remove_dir_all(&root)?;
-        Ok(())
+        for program in ["usr/bin/guest", "usr/sbin/dmremap-policyd"] {
+            let program = root.join(program);
+            if program.exists() {
+                // Line tables are most of our programs.
+                tool(Command::new("strip").arg(&program))?;
+            }
+        }
+        Ok(names)
     }
 }
 
@@ -252,13 +304,12 @@ fn unpack(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-fn depmod(kernel: &Kernel, root: &Path, names: &mut BTreeSet<PathBuf>) -> Result<()> {
+/// The files it makes.
+fn depmod(kernel: &Kernel, root: &Path) -> Result<Vec<PathBuf>> {
     tool(Command::new(program("depmod")?).arg("-b").arg(root.join("usr")).arg(&kernel.release))?;
     let modules = Path::new("usr/lib/modules").join(&kernel.release);
-    for entry in fs::read_dir(root.join(&modules))? {
-        names.insert(modules.join(entry?.file_name()));
-    }
-    Ok(())
+    let entries = fs::read_dir(root.join(&modules))?;
+    Ok(entries.flatten().map(|entry| modules.join(entry.file_name())).collect())
 }
 
 fn pack(root: &Path, names: &BTreeSet<PathBuf>, to: &Path) -> Result<()> {

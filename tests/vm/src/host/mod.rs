@@ -1,6 +1,7 @@
-//! The side outside the guest, in the order of a run: kernel, image, boot, judge, report.
+//! The side outside the guest, in the order of a run: kernel, image, disks, boot, judge, report.
 
 pub mod boot;
+pub mod disks;
 pub mod image;
 pub mod judge;
 pub mod kernel;

@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::image::Image;
 use super::kernel::Kernel;
-use crate::proto::SHELL;
+use crate::proto::{EXTRA, SHELL};
 
 /// What differs between boots.
 pub struct Machine<'a> {
     pub kernel: &'a Kernel,
-    pub initramfs: &'a Path,
+    pub image: &'a Image,
     /// Raw files, or `nbd:unix:SOCKET[:exportname=NAME]`.
     pub drives: &'a [String],
     /// Added to the kernel's command line.
@@ -50,22 +51,28 @@ impl Machine<'_> {
             .arg("-kernel")
             .arg(self.kernel.image())
             .arg("-initrd")
-            .arg(self.initramfs)
+            .arg(&self.image.initramfs)
             .arg("-append")
             .arg(format!("{KERNEL} {append}"));
         for (index, drive) in self.drives.iter().enumerate() {
-            command.args([
-                "-drive",
-                &format!("file={drive},format=raw,if=none,id=disk{index},cache=writeback"),
-                "-device",
-                &format!("virtio-blk-pci,drive=disk{index},serial=disk{index}"),
-            ]);
+            add_disk(&mut command, drive, &format!("disk{index}"), "cache=writeback");
         }
+        // Last, so that it takes no name from the disks of a case.
+        add_disk(&mut command, &self.image.extra.display().to_string(), EXTRA, "readonly=on");
         command
     }
 }
 
-/// A fresh directory for the sockets of a run: their paths must be short.
+fn add_disk(command: &mut Command, drive: &str, serial: &str, how: &str) {
+    command.args([
+        "-drive",
+        &format!("file={drive},format=raw,if=none,id={serial},{how}"),
+        "-device",
+        &format!("virtio-blk-pci,drive={serial},serial={serial}"),
+    ]);
+}
+
+/// The directory for the sockets of this run: their paths must be short.
 pub fn socket_dir() -> std::io::Result<PathBuf> {
     let dir = std::env::temp_dir().join(format!("dmremap-vm-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;

@@ -1,17 +1,19 @@
 //! Runs cases on a kernel: as many as can share a boot in one, the others in their own, and reports each.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::boot::Boot;
+use super::disks::Disks;
+use super::image::{self, Image};
 use super::judge::expect;
 use super::kernel::Kernel;
 use super::qemu::Machine;
-use super::{image, target_dir};
-use crate::case::{Case, Disk, End};
+use super::target_dir;
+use crate::case::{Case, End};
 
 /// How often the emulator may fail on one kernel before it counts.
 const AGAIN: u32 = 5;
@@ -29,7 +31,7 @@ pub struct Tally {
 /// A run of cases on one kernel.
 pub struct Suite<'a> {
     kernel: &'a Kernel,
-    initramfs: PathBuf,
+    image: Image,
     logs: &'a Path,
     seed: u64,
     tally: Tally,
@@ -40,8 +42,8 @@ impl<'a> Suite<'a> {
     /// Logs of the boots go to `logs`, one file each.
     pub fn new(kernel: &'a Kernel, logs: &'a Path, seed: u64) -> Result<Self> {
         fs::create_dir_all(logs)?;
-        let initramfs = image::build(kernel)?;
-        Ok(Self { kernel, initramfs, logs, seed, tally: Tally::default(), again: 0 })
+        let image = image::build(kernel)?;
+        Ok(Self { kernel, image, logs, seed, tally: Tally::default(), again: 0 })
     }
 
     /// Runs the cases, a line for each.
@@ -66,8 +68,7 @@ impl<'a> Suite<'a> {
 
     fn boot(&mut self, drives: &[String], append: &str) -> Result<Boot> {
         let log = self.logs.join(format!("{}-{}.log", self.kernel.release, self.tally.boots));
-        let initramfs = &self.initramfs;
-        let machine = Machine { kernel: self.kernel, initramfs, drives, append };
+        let machine = Machine { kernel: self.kernel, image: &self.image, drives, append };
         let boot = Boot::start(&machine, &log)?;
         self.tally.boots += 1;
         self.tally.booting += boot.seconds();
@@ -131,10 +132,11 @@ impl<'a> Suite<'a> {
 
     /// Runs every phase of a case over the same disks; why it failed, and whether that was the emulator's doing.
     fn own_boots(&mut self, case: &Case) -> Result<(Vec<String>, bool)> {
-        let drives = self.disks(case)?;
+        let dir = target_dir()?.join("vm-disks").join(&self.kernel.release);
+        let disks = Disks::new(case, &dir)?;
         let mut facts = Vec::new();
         for (number, phase) in case.phases().iter().enumerate() {
-            let mut boot = self.boot(&drives, case.append)?;
+            let mut boot = self.boot(&disks.drives, case.append)?;
             if boot.seen.broken.is_none() {
                 boot.run(case, number, phase.end, self.seed, &facts)?;
             }
@@ -145,6 +147,9 @@ impl<'a> Suite<'a> {
                 }
                 End::CutOnRequest | End::CutAfterAcks { .. } => {
                     boot.kill()?;
+                    if let Some(lost) = disks.cut(self.seed.wrapping_add(number as u64))? {
+                        boot.log(&format!("the cut: {lost:?}"))?;
+                    }
                     boot.seen.verdict_of_cut(case.name)
                 }
             };
@@ -159,21 +164,6 @@ impl<'a> Suite<'a> {
             facts.append(&mut boot.seen.acks);
         }
         Ok((Vec::new(), false))
-    }
-
-    /// Fresh disks for a case.
-    fn disks(&self, case: &Case) -> Result<Vec<String>> {
-        let dir = target_dir()?.join("vm-disks").join(&self.kernel.release);
-        fs::create_dir_all(&dir)?;
-        let mut drives = Vec::new();
-        for (index, disk) in case.disks.iter().enumerate() {
-            let Disk::Raw { mib } = disk;
-            let path = dir.join(format!("disk{index}.img"));
-            let file = fs::File::create(&path).with_context(|| path.display().to_string())?;
-            file.set_len(mib << 20)?;
-            drives.push(path.display().to_string());
-        }
-        Ok(drives)
     }
 
     fn report(&mut self, case: &Case, reasons: Vec<String>, start: Instant) {

@@ -1,0 +1,68 @@
+//! The virtio disks of a case, which outlive its boots.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use dmremap_disks::server::{Command, Server};
+use dmremap_disks::volatile::CutReport;
+
+use super::qemu::socket_dir;
+use super::target_dir;
+use crate::case::{Case, Disk};
+
+/// The disks of one run of a case.
+pub struct Disks {
+    /// As QEMU takes them, in the case's order.
+    pub drives: Vec<String>,
+    /// Serves the volatile ones.
+    server: Option<Server>,
+}
+
+impl Disks {
+    /// Makes them anew, all zeroes.
+    pub fn new(case: &Case, dir: &Path) -> Result<Disks> {
+        fs::create_dir_all(dir)?;
+        let mut images = Vec::new();
+        for (index, disk) in case.disks.iter().enumerate() {
+            let (Disk::Raw { mib } | Disk::Volatile { mib }) = disk;
+            let name = format!("disk{index}");
+            let path = dir.join(format!("{name}.img"));
+            let file = File::create(&path).with_context(|| path.display().to_string())?;
+            file.set_len(mib << 20)?;
+            images.push((*disk, name, path));
+        }
+        let volatile: Vec<(&str, &Path)> = images
+            .iter()
+            .filter(|(disk, ..)| matches!(disk, Disk::Volatile { .. }))
+            .map(|(_, name, path)| (name.as_str(), path.as_path()))
+            .collect();
+        let server = match &volatile[..] {
+            [] => None,
+            disks => Some(Server::start(&socket_dir()?, &plugin()?, disks)?),
+        };
+        let drives = images
+            .iter()
+            .map(|(disk, name, path)| match (disk, &server) {
+                (Disk::Volatile { .. }, Some(server)) => server.uri(name),
+                _ => path.display().to_string(),
+            })
+            .collect();
+        Ok(Disks { drives, server })
+    }
+
+    /// Cuts the power of the volatile disks and switches it on again; what that lost. QEMU must be dead.
+    pub fn cut(&self, seed: u64) -> Result<Option<CutReport>> {
+        let Some(server) = &self.server else { return Ok(None) };
+        let report = server.cut(seed)?;
+        server.ask(&Command::On)?;
+        Ok(Some(report))
+    }
+}
+
+/// The plugin as `make stage` builds it.
+fn plugin() -> Result<PathBuf> {
+    let path = target_dir()?.join("debug/examples/libvolatile_disk.so");
+    ensure!(path.exists(), "{}: build it with `make stage`", path.display());
+    Ok(path)
+}
