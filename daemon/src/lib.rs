@@ -1,5 +1,6 @@
 //! The policy daemon of dm-remap.
 
+pub mod config;
 pub mod core;
 pub mod metadata;
 pub mod table;
