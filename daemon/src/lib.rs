@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod core;
+pub mod dm;
 pub mod io;
 pub mod link;
 pub mod metadata;
