@@ -20,3 +20,9 @@ impl Durable {
         self.sequence
     }
 }
+
+impl From<crate::metadata::Durable> for Durable {
+    fn from(proof: crate::metadata::Durable) -> Durable {
+        Durable { sequence: proof.sequence() }
+    }
+}

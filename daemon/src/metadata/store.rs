@@ -122,15 +122,20 @@ impl<D: Disk> Store<D> {
         self.disk
     }
 
-    fn writable(&self) -> Result<(), CommitError> {
+    fn permitted(&self) -> Result<(), CommitError> {
         let bits = self.superblock.read_only & !super::superblock::READ_ONLY;
-        if bits != 0 {
-            return Err(CommitError::ReadOnly { bits });
+        match &self.dead {
+            _ if bits != 0 => Err(CommitError::ReadOnly { bits }),
+            Some(why) => Err(CommitError::Dead(why.clone())),
+            None => Ok(()),
         }
-        match (&self.dead, &self.pending) {
-            (Some(why), _) => Err(CommitError::Dead(why.clone())),
-            (None, Some(_)) => Err(self.unknown("it has not been restated yet".into())),
-            (None, None) => Ok(()),
+    }
+
+    fn writable(&self) -> Result<(), CommitError> {
+        self.permitted()?;
+        match &self.pending {
+            Some(_) => Err(self.unknown("it has not been restated yet".into())),
+            None => Ok(()),
         }
     }
 
@@ -143,6 +148,25 @@ impl<D: Disk> Store<D> {
         CommitError::Dead(why)
     }
 
+    /// Whether records for all of the changes could be written, pending ones aside.
+    pub fn admit(&self, changes: &[Change]) -> Result<(), CommitError> {
+        self.permitted()?;
+        let bounds = Bounds::of(&self.superblock);
+        changes.iter().try_for_each(|change| bounds.admit(change)).map_err(CommitError::Invalid)?;
+        let most = self.geometry().max_entries();
+        let sets = changes.iter().filter(|change| matches!(change, Change::Set(_))).count();
+        // A set adds itself, the rest of what it cuts and two ends to retire; others cut or join.
+        let grown = entry_count(&self.table) + 3 * sets + changes.len();
+        if grown > if sets > 0 { most - KEPT_ENTRIES } else { most } {
+            return Err(CommitError::Full("no room for more extents"));
+        }
+        let records = changes.len().div_ceil(self.max_changes()).max(1) as u64;
+        if self.room() < self.reserve() + records {
+            return Err(CommitError::Full("the log"));
+        }
+        Ok(())
+    }
+
     /// Makes the changes durable together. At most `max_changes`; those of one slice are in order.
     pub fn commit(&mut self, changes: &[Change]) -> Result<Durable, CommitError> {
         self.writable()?;
@@ -153,18 +177,7 @@ impl<D: Disk> Store<D> {
                 changes.len()
             )));
         }
-        let bounds = Bounds::of(&self.superblock);
-        changes.iter().try_for_each(|change| bounds.admit(change)).map_err(CommitError::Invalid)?;
-        let most = self.geometry().max_entries();
-        let sets = changes.iter().filter(|change| matches!(change, Change::Set(_))).count();
-        // A set adds itself, the rest of what it cuts and two ends to retire; others cut or join.
-        let grown = entry_count(&self.table) + 3 * sets + changes.len();
-        if grown > if sets > 0 { most - KEPT_ENTRIES } else { most } {
-            return Err(CommitError::Full("no room for more extents"));
-        }
-        if self.room() <= self.reserve() {
-            return Err(CommitError::Full("the log"));
-        }
+        self.admit(changes)?;
         self.append(changes.to_vec())
     }
 
@@ -244,7 +257,8 @@ impl<D: Disk> Store<D> {
         self.disk.write(sector, &block)
     }
 
-    fn flush(&mut self) -> std::io::Result<()> {
+    /// What was written to the spare before, slots included, is durable, unless a flush failed since.
+    pub fn flush(&mut self) -> std::io::Result<()> {
         self.disk.flush().inspect_err(|_| self.flush_failures += 1)
     }
 

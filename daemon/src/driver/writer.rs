@@ -1,0 +1,167 @@
+//! The thread that makes things durable on the spare: flushes, commits, and checkpoints when it has
+//! nothing else to do.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::thread::{self, JoinHandle};
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::core::{CommitFailure, Event};
+use crate::metadata::{CommitError, Disk, Durable, Store};
+use crate::service::process::STACK;
+use crate::table::Change;
+
+#[derive(Debug)]
+pub enum Job {
+    Flush,
+    Commit(Vec<Change>),
+    Restate,
+}
+
+/// Ends when its jobs' sender is gone, and then closes the store, unless a commit is unknown.
+pub fn start<D: Disk + Send + 'static>(
+    store: Store<D>,
+    jobs: Receiver<Job>,
+    events: UnboundedSender<Event>,
+) -> io::Result<JoinHandle<()>> {
+    let writer = Writer::new(store);
+    thread::Builder::new()
+        .name("writer".into())
+        .stack_size(STACK)
+        .spawn(move || writer.run(&jobs, &events))
+}
+
+/// A commit of the core may take several records. They need not be atomic together, because nothing
+/// is acknowledged before all are durable; but once one is submitted, all must become durable.
+struct Writer<D> {
+    store: Store<D>,
+    /// The store has an unknown record, of the core's commit or of a checkpoint.
+    submitted: bool,
+    /// The core's changes that no record was submitted for.
+    waiting: VecDeque<Vec<Change>>,
+    /// Failed flushes that the core was told of.
+    told: u64,
+}
+
+impl<D: Disk> Writer<D> {
+    fn new(store: Store<D>) -> Writer<D> {
+        let told = store.flush_failures();
+        Writer { store, submitted: false, waiting: VecDeque::new(), told }
+    }
+
+    fn run(mut self, jobs: &Receiver<Job>, events: &UnboundedSender<Event>) {
+        loop {
+            let job = match jobs.try_recv() {
+                Ok(job) => job,
+                Err(TryRecvError::Disconnected) => break,
+                Err(TryRecvError::Empty) => {
+                    self.tidy();
+                    match jobs.recv() {
+                        Ok(job) => job,
+                        Err(_) => break,
+                    }
+                }
+            };
+            let event = match job {
+                Job::Flush => Event::FlushDone { ok: self.flush() },
+                Job::Commit(changes) => Event::CommitDone(self.commit(&changes)),
+                Job::Restate => Event::CommitDone(self.restate()),
+            };
+            if events.send(event).is_err() {
+                break;
+            }
+        }
+        if self.idle() {
+            if let Err(error) = self.store.close() {
+                tracing::warn!("the spare is left marked as in use: {error}");
+            }
+        }
+    }
+
+    fn idle(&self) -> bool {
+        !self.submitted && self.waiting.is_empty()
+    }
+
+    /// False also after a commit's or a checkpoint's own flush failed: it voided what was placed
+    /// before it, and a later success does not bring that back.
+    fn flush(&mut self) -> bool {
+        let flushed = self.store.flush();
+        let failures = self.store.flush_failures();
+        let ok = flushed.is_ok() && failures == self.told;
+        self.told = failures;
+        if let Err(error) = flushed {
+            tracing::error!("the spare fails a flush: {error}");
+        }
+        ok
+    }
+
+    fn commit(&mut self, changes: &[Change]) -> Result<crate::core::Durable, CommitFailure> {
+        let mut admitted = self.store.admit(changes);
+        if matches!(admitted, Err(CommitError::Full(_))) && self.idle() {
+            self.checkpoint();
+            admitted = self.store.admit(changes);
+        }
+        admitted.map_err(|error| {
+            tracing::error!("{error}");
+            match error {
+                CommitError::Dead(_) => CommitFailure::Dead,
+                _ => CommitFailure::Full,
+            }
+        })?;
+        self.waiting = changes.chunks(self.store.max_changes()).map(<[_]>::to_vec).collect();
+        self.restate()
+    }
+
+    fn restate(&mut self) -> Result<crate::core::Durable, CommitFailure> {
+        self.go_on().map(Into::into).map_err(|error| self.fail(&error))
+    }
+
+    /// Submits what is owed, in order, up to the first record that is not known to be durable.
+    fn go_on(&mut self) -> Result<Durable, CommitError> {
+        let mut last = None;
+        if self.submitted {
+            last = Some(self.store.restate()?);
+            self.submitted = false;
+        }
+        while let Some(changes) = self.waiting.pop_front() {
+            last = Some(self.store.commit(&changes).inspect_err(|error| {
+                self.submitted = matches!(error, CommitError::Unknown { .. });
+            })?);
+        }
+        last.ok_or_else(|| CommitError::Invalid("it has no changes".to_owned()))
+    }
+
+    fn fail(&mut self, error: &CommitError) -> CommitFailure {
+        match error {
+            CommitError::Unknown { .. } => {
+                tracing::warn!("{error}");
+                CommitFailure::Unknown
+            }
+            // Part of the commit may be durable, and the rest can't be: as if no mirror were left.
+            _ => {
+                tracing::error!("{error}");
+                self.waiting.clear();
+                CommitFailure::Dead
+            }
+        }
+    }
+
+    fn tidy(&mut self) {
+        if self.idle() && self.store.wants_checkpoint() {
+            self.checkpoint();
+        }
+    }
+
+    /// What it leaves unknown is restated before the next commit.
+    fn checkpoint(&mut self) {
+        if let Err(error) = self.store.checkpoint() {
+            self.submitted = matches!(error, CommitError::Unknown { .. });
+            tracing::warn!("checkpoint: {error}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,136 @@
+//! One device in service: its disks opened, its threads and its driver started, its mapped device
+//! made.
+
+use std::sync::mpsc as threads;
+use std::thread::JoinHandle;
+
+use anyhow::{Context, Result};
+use dmremap_protocol::InstanceInfo;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::spawn_blocking;
+
+use crate::config::{self, Config};
+use crate::core::{Device as Core, Policy, Snapshot};
+use crate::dm::{Mapper, Table as DmTable};
+use crate::driver::{Ask, Driver, Target, Threads, reader, writer};
+use crate::link::Link;
+use crate::metadata::Uuid;
+use crate::pair::Pair;
+use crate::table::Table;
+
+/// Asks that may wait for the driver; a doorbell that finds no room is one of many.
+const ASKS: usize = 64;
+
+pub struct Device {
+    pub name: String,
+    pub target: Target,
+    pub label: Uuid,
+    asks: mpsc::Sender<Ask>,
+    writer: JoinHandle<()>,
+}
+
+impl Device {
+    /// Serves the pair's instance, whenever there is one.
+    pub async fn serve(name: &str, pair: Pair, policy: Policy) -> Result<Device> {
+        let link = Link::open().await?;
+        let Pair { store, proof, data, spare, target, area, label } = pair;
+        let core = Core::new(policy, area, store.table().clone(), proof);
+        let (events, told) = mpsc::unbounded_channel();
+        let (to_reader, reads) = threads::channel();
+        let (to_writer, writes) = threads::channel();
+        let start = "cannot start a thread";
+        // The reader ends with its driver, whenever its last read returns.
+        reader::start(data, spare, reads, events.clone()).context(start)?;
+        let writer = writer::start(store, writes, events).context(start)?;
+        let threads = Threads { reader: to_reader, writer: to_writer, events: told };
+        let (asks, asked) = mpsc::channel(ASKS);
+        tokio::spawn(Driver::new(name.to_owned(), core, link, target, threads).run(asked));
+        Ok(Device { name: name.to_owned(), target, label, asks, writer })
+    }
+
+    /// Makes its mapped device, or finds it, up to where the instance is there. It must be resumed.
+    pub async fn prepare(&self, device: &config::Device) -> Result<()> {
+        let (name, table) = (self.name.clone(), self.table_line(device));
+        let uuid = format!("DMREMAP-{}", self.label);
+        spawn_blocking(move || Mapper::open()?.prepare(&name, &uuid, &table)).await??;
+        self.ask(Ask::Look);
+        Ok(())
+    }
+
+    /// Comes back when udev is done with it, and so only once it is served.
+    pub async fn resume(&self) -> Result<()> {
+        let name = self.name.clone();
+        Ok(spawn_blocking(move || Mapper::open()?.resume(&name)).await??)
+    }
+
+    pub async fn change(&self, device: &config::Device) -> Result<()> {
+        let (name, table) = (self.name.clone(), self.table_line(device));
+        Ok(spawn_blocking(move || Mapper::open()?.reload(&name, &table)).await??)
+    }
+
+    pub async fn remove(&self) -> Result<()> {
+        let name = self.name.clone();
+        Ok(spawn_blocking(move || Mapper::open()?.remove(&name)).await??)
+    }
+
+    fn table_line(&self, device: &config::Device) -> DmTable {
+        let Target { disks, sectors, .. } = self.target;
+        DmTable { sectors, disks, options: device.queue_options().collect() }
+    }
+
+    /// Never waits. A driver whose queue is full is busy listing anyway, and looks every second.
+    pub fn ask(&self, ask: Ask) {
+        if let Err(mpsc::error::TrySendError::Closed(_)) = self.asks.try_send(ask) {
+            tracing::error!("{}: its driver has ended", self.name);
+        }
+    }
+
+    /// Fails if the driver has ended.
+    pub async fn set_policy(&self, policy: Policy) -> Result<()> {
+        Ok(self.asks.send(Ask::Policy(policy)).await?)
+    }
+
+    pub fn asker(&self) -> Asker {
+        Asker { name: self.name.clone(), asks: self.asks.clone() }
+    }
+
+    /// Ends the claim, and closes the spare once what was under way has ended.
+    pub async fn stop(self) {
+        drop(self.asks);
+        if let Err(error) = spawn_blocking(move || self.writer.join()).await {
+            tracing::warn!("{}: {error}", self.name);
+        }
+    }
+}
+
+/// Asks a device from another task.
+#[derive(Clone)]
+pub struct Asker {
+    pub name: String,
+    asks: mpsc::Sender<Ask>,
+}
+
+impl Asker {
+    pub async fn status(&self) -> Result<(Snapshot, Option<InstanceInfo>)> {
+        let (to, answer) = oneshot::channel();
+        self.asks.send(Ask::Status(to)).await?;
+        Ok(answer.await?)
+    }
+
+    pub async fn table(&self) -> Result<Table> {
+        let (to, answer) = oneshot::channel();
+        self.asks.send(Ask::Table(to)).await?;
+        Ok(answer.await?)
+    }
+}
+
+/// Opens the disks of a configured device, which may take as long as a disk does.
+pub async fn open(device: &config::Device) -> Result<Pair> {
+    let (data, spare) = (device.data.get_ref().clone(), device.spare.get_ref().clone());
+    spawn_blocking(move || Pair::open(&data, &spare)).await?
+}
+
+/// Reads a configuration, whose file may lie on a device that is being served.
+pub async fn load(file: std::path::PathBuf) -> Result<Config> {
+    Ok(spawn_blocking(move || Config::load(&file)).await??)
+}
