@@ -1,3 +1,17 @@
-//! The policy daemon of dm-remap.
+//! The policy daemon of dm-remap, and the commands of its operator.
 
-fn main() {}
+mod cmd;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match cmd::run(cmd::Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("dmremap-policyd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

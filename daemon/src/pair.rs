@@ -49,8 +49,7 @@ impl Pair {
         let (store, proof) =
             Store::open(writer, &expect).with_context(|| spare.display().to_string())?;
         let geometry = store.geometry();
-        let area =
-            Area { start: geometry.slots, len: geometry.slot_sectors, unit: geometry.unit };
+        let area = Area { start: geometry.slots, len: geometry.slot_sectors, unit: geometry.unit };
         let Superblock { label, mapped: sectors, block, .. } = *store.superblock();
         let target = Target { disks: Disks { data: data_at, spare: spare_at }, sectors, block };
         let (proof, label) = (proof.into(), label.uuid);

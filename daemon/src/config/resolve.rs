@@ -20,6 +20,10 @@ impl DevNo {
         u64::from(self.major) << 32 | u64::from(self.minor)
     }
 
+    pub fn from_wire(number: u64) -> DevNo {
+        DevNo { major: (number >> 32) as u32, minor: number as u32 }
+    }
+
     pub fn from_rdev(rdev: u64) -> DevNo {
         DevNo { major: rustix::fs::major(rdev), minor: rustix::fs::minor(rdev) }
     }
@@ -123,7 +127,9 @@ spare = "/dev/three"
 
     #[test]
     fn device_numbers_are_as_on_the_wire() {
-        assert_eq!(DevNo { major: 253, minor: 7 }.wire(), 253 << 32 | 7);
+        let device = DevNo { major: 253, minor: 7 };
+        assert_eq!(device.wire(), 253 << 32 | 7);
+        assert_eq!(DevNo::from_wire(device.wire()), device);
         assert_eq!(DevNo::from_rdev(rustix::fs::makedev(253, 300)).minor, 300);
     }
 }

@@ -19,7 +19,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use crate::config::resolve::Disks;
 use crate::core::{Action, Device, Event, Policy, Snapshot};
-use crate::link::{Link, LinkError};
+use crate::link::{Bell, Link, LinkError};
 use crate::table::Table;
 use crate::units::Sectors;
 
@@ -59,7 +59,7 @@ pub struct Target {
 /// What the rest of the daemon asks of a driver.
 #[derive(Debug)]
 pub enum Ask {
-    Doorbell,
+    Doorbell(Bell),
     /// Something has changed: look for the instance now.
     Look,
     Policy(Policy),
@@ -144,7 +144,10 @@ impl<K: Kernel> Driver<K> {
 
     async fn asked(&mut self, ask: Ask) {
         match ask {
-            Ask::Doorbell => self.handle(Event::Doorbell).await,
+            Ask::Doorbell(bell) => match (bell, &self.instance) {
+                (Bell::Instance(rung), Some(ours)) if ours.instance != rung => {}
+                _ => self.handle(Event::Doorbell).await,
+            },
             Ask::Look => self.look().await,
             Ask::Policy(policy) => self.handle(Event::PolicyChanged(policy)).await,
             // Whoever asked may be gone.

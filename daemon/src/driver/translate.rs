@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use dmremap_protocol::uapi::{FaultFlags, FaultState, InstanceFlags, Kind as Wire, Status as Ended};
+use dmremap_protocol::uapi::{
+    FaultFlags, FaultState, InstanceFlags, Kind as Wire, Status as Ended,
+};
 use dmremap_protocol::{self as wire, FaultInfo, InstanceInfo, Message, Request, SlotArea};
 use nix::libc;
 

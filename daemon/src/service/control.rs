@@ -64,7 +64,8 @@ impl Control {
         if let Some(directory) = path.parent() {
             fs::create_dir_all(directory).map_err(explain("cannot make its directory: "))?;
         }
-        let lock = File::create([path.as_os_str(), ".lock".as_ref()].into_iter().collect::<OsString>());
+        let lock =
+            File::create([path.as_os_str(), ".lock".as_ref()].into_iter().collect::<OsString>());
         let lock = lock.map_err(explain("cannot make its lock file: "))?;
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| io::Error::other("another dmremap-policyd runs; stop it first"))

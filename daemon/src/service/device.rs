@@ -58,9 +58,9 @@ impl Device {
     }
 
     /// Comes back when udev is done with it, and so only once it is served.
-    pub async fn resume(&self) -> Result<()> {
+    pub fn resume(&self) -> impl Future<Output = Result<()>> + Send + use<> {
         let name = self.name.clone();
-        Ok(spawn_blocking(move || Mapper::open()?.resume(&name)).await??)
+        async move { Ok(spawn_blocking(move || Mapper::open()?.resume(&name)).await??) }
     }
 
     pub async fn change(&self, device: &config::Device) -> Result<()> {

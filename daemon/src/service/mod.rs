@@ -1,9 +1,12 @@
 //! The daemon as a process of its machine: what it must be before it may serve faults, what it says
 //! and to whom.
 
+mod adopt;
 pub mod client;
 pub mod control;
 pub mod device;
 pub mod log;
 pub mod notify;
 pub mod process;
+mod report;
+pub mod supervisor;

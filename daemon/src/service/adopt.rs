@@ -1,0 +1,38 @@
+//! Where the devices of an instance are, by their numbers, on systems with udev and without.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::config::resolve::{DevNo, block_device};
+use crate::io::identity::SYSFS;
+
+pub struct Found {
+    /// The mapped device's.
+    pub name: String,
+    pub data: PathBuf,
+    pub spare: PathBuf,
+}
+
+/// `numbers` are those of the mapped device, its data and its spare, as the protocol writes them.
+pub fn find(numbers: [u64; 3]) -> Result<Found> {
+    let [mapped, data, spare] = numbers.map(DevNo::from_wire);
+    let name = sysfs(mapped).join("dm/name");
+    let name = std::fs::read_to_string(&name).with_context(|| name.display().to_string())?;
+    Ok(Found { name: name.trim_end().to_owned(), data: node(data)?, spare: node(spare)? })
+}
+
+fn sysfs(device: DevNo) -> PathBuf {
+    Path::new(SYSFS).join("dev/block").join(device.to_string())
+}
+
+/// The node that devtmpfs made, which the kernel names itself.
+fn node(device: DevNo) -> Result<PathBuf> {
+    let event = sysfs(device).join("uevent");
+    let event = std::fs::read_to_string(&event).with_context(|| event.display().to_string())?;
+    let name = event.lines().find_map(|line| line.strip_prefix("DEVNAME="));
+    let path = Path::new("/dev").join(name.context("the kernel names no node")?);
+    let at = block_device(&path).with_context(|| path.display().to_string())?;
+    anyhow::ensure!(at == device, "{} is {at} and should be {device}", path.display());
+    Ok(path)
+}

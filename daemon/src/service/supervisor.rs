@@ -1,0 +1,340 @@
+//! All devices of the daemon: those that the configuration names, made by it, and those that were
+//! made by hand on disks that carry a label, adopted.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use dmremap_protocol::{InstanceInfo, Message, Request as KernelRequest};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::control::{Answer, Call, Control, Request};
+use super::device::{self, Device};
+use super::{adopt, notify, report};
+use crate::config::resolve::{block_device, resolve};
+use crate::config::{self, Config};
+use crate::driver::Ask;
+use crate::link::{Bell, Doorbells, Link};
+
+/// How often what failed is tried again, and devices made by hand are looked for.
+const AGAIN: Duration = Duration::from_secs(5);
+
+pub struct Supervisor {
+    file: PathBuf,
+    config: Config,
+    /// By name.
+    devices: BTreeMap<String, Device>,
+    /// Why a configured device is not served.
+    failed: BTreeMap<String, String>,
+    /// Instances that nobody could adopt, so that it is said once.
+    strangers: BTreeSet<u32>,
+}
+
+/// Serves until it is told to stop. The hardening of the process comes before.
+pub async fn run(file: PathBuf) -> Result<()> {
+    let config = device::load(file.clone()).await?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let control = Control::open(&config.daemon.control_socket)?;
+    let (calls, mut called) = mpsc::channel(1);
+    tokio::spawn(control.serve(calls));
+    let (bell, mut rung) = mpsc::channel(64);
+    tokio::spawn(listen(bell));
+
+    let mut all = Supervisor {
+        file,
+        config,
+        devices: BTreeMap::new(),
+        failed: BTreeMap::new(),
+        strangers: BTreeSet::new(),
+    };
+    all.start_missing().await;
+    notify::ready();
+    let mut again = interval(AGAIN);
+    again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut watchdog = interval(notify::watchdog_interval().unwrap_or(AGAIN));
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            Some(bell) = rung.recv() => all.devices.values().for_each(|d| d.ask(Ask::Doorbell(bell))),
+            Some(call) = called.recv() => all.call(call).await,
+            _ = watchdog.tick() => notify::alive(),
+            _ = again.tick() => {
+                all.start_missing().await;
+                all.adopt().await;
+            }
+        }
+    }
+    notify::stopping();
+    for device in all.devices.into_values() {
+        device.stop().await;
+    }
+    Ok(())
+}
+
+/// Passes doorbells on. A bell that finds no room is not lost: the kernel rings again.
+async fn listen(bells: mpsc::Sender<Bell>) {
+    loop {
+        let heard = async {
+            let family = Link::open().await?.family();
+            let mut doorbells = Doorbells::open(family)?;
+            // What rang before is asked for.
+            let _ = bells.try_send(Bell::Any);
+            loop {
+                for bell in doorbells.next().await? {
+                    let _ = bells.try_send(bell);
+                }
+            }
+            #[allow(unreachable_code, reason = "gives the block its type")]
+            anyhow::Ok(())
+        };
+        if let Err(error) = heard.await {
+            tracing::warn!("no doorbells: {error:#}");
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+impl Supervisor {
+    /// Tries every configured device that is not served. A reason is logged when it changes.
+    async fn start_missing(&mut self) {
+        for device in self.config.device.clone() {
+            let name = device.name.get_ref().clone();
+            if self.devices.contains_key(&name) {
+                continue;
+            }
+            match self.start(&device).await {
+                Ok(served) => {
+                    self.failed.remove(&name);
+                    self.devices.insert(name, served);
+                }
+                Err(error) => {
+                    let why = format!("{error:#}");
+                    if self.failed.insert(name.clone(), why.clone()).as_ref() != Some(&why) {
+                        tracing::error!("{name} is not served: {why}");
+                    }
+                }
+            }
+        }
+    }
+
+    async fn start(&self, device: &config::Device) -> Result<Device> {
+        self.resolvable(&self.config, &[device.name.get_ref().clone()]).await?;
+        let served = self.open(device, &self.config).await?;
+        match served.prepare(device).await {
+            Ok(()) => {
+                finish(&served);
+                Ok(served)
+            }
+            Err(error) => {
+                served.stop().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Opens the disks and starts to serve whatever instance they have.
+    async fn open(&self, device: &config::Device, config: &Config) -> Result<Device> {
+        let pair = device::open(device).await?;
+        if let Some(other) = self.devices.values().find(|other| other.label == pair.label) {
+            bail!(
+                "its spare has the label {} that {} is served with: one is a copy; format one of \
+                 them anew",
+                pair.label,
+                other.name
+            );
+        }
+        Device::serve(device.name.get_ref(), pair, config.policy.clone()).await
+    }
+
+    /// The paths of these devices lead to block devices that are in no other use.
+    async fn resolvable(&self, config: &Config, names: &[String]) -> Result<()> {
+        let (config, names) = (config.clone(), names.to_vec());
+        spawn_blocking(move || {
+            let found = resolve(&config, block_device);
+            let wanted = found.into_iter().filter(|(d, _)| names.contains(d.name.get_ref()));
+            wanted.into_iter().try_for_each(|(_, found)| found.map(drop))
+        })
+        .await?
+        .map_err(Into::into)
+    }
+
+    /// A device made by hand, on disks that carry a label, is served like any other.
+    async fn adopt(&mut self) {
+        let Ok(mut link) = Link::open().await else { return };
+        let Ok(messages) = link.request(&KernelRequest::InstanceGet).await else { return };
+        let instances: Vec<InstanceInfo> = messages
+            .into_iter()
+            .filter_map(|message| match message {
+                Message::Instance(info) => Some(info),
+                _ => None,
+            })
+            .collect();
+        self.strangers.retain(|known| instances.iter().any(|info| info.instance == *known));
+        for info in instances {
+            if self.serves(&info) || self.strangers.contains(&info.instance) {
+                continue;
+            }
+            match self.adopt_one(&info).await {
+                Ok(device) => {
+                    tracing::info!("{}: adopted", device.name);
+                    self.devices.insert(device.name.clone(), device);
+                }
+                Err(error) => {
+                    self.strangers.insert(info.instance);
+                    tracing::error!("instance {} is not adopted: {error:#}", info.instance);
+                }
+            }
+        }
+    }
+
+    fn serves(&self, info: &InstanceInfo) -> bool {
+        let is = |device: &Device| {
+            let disks = device.target.disks;
+            (disks.data.wire(), disks.spare.wire()) == (info.data_dev, info.spare_dev)
+        };
+        self.devices.values().any(is)
+    }
+
+    async fn adopt_one(&self, info: &InstanceInfo) -> Result<Device> {
+        let numbers = [info.dm_dev, info.data_dev, info.spare_dev];
+        let found = spawn_blocking(move || adopt::find(numbers)).await??;
+        ensure!(!self.devices.contains_key(&found.name), "{} is served already", found.name);
+        ensure!(
+            self.config.device(&found.name).is_none(),
+            "{} is configured with other disks; remove it with `dmsetup remove` or correct the file",
+            found.name
+        );
+        let pair = spawn_blocking(move || {
+            crate::pair::Pair::open(&found.data, &found.spare).map(|pair| (found.name, pair))
+        });
+        let (name, pair) = pair.await??;
+        Device::serve(&name, pair, self.config.policy.clone()).await
+    }
+
+    async fn call(&mut self, (request, to): Call) {
+        match request {
+            Request::Status {} => {
+                let askers = self.devices.values().map(Device::asker).collect();
+                tokio::spawn(report::status(askers, self.failed.clone(), to));
+            }
+            Request::List { device } => match self.devices.get(&device) {
+                Some(device) => drop(tokio::spawn(report::list(device.asker(), to))),
+                None => {
+                    let names: Vec<&str> = self.devices.keys().map(String::as_str).collect();
+                    let why = format!("no device {device:?} is served; there is {names:?}");
+                    let _ = to.try_send(Answer::Error(why));
+                }
+            },
+            Request::Reload {} => {
+                notify::reloading();
+                let answer = match self.reload().await {
+                    Ok(()) => Answer::Done,
+                    Err(error) => Answer::Error(format!("nothing was changed: {error:#}")),
+                };
+                notify::ready();
+                let _ = to.try_send(answer);
+            }
+        }
+    }
+
+    /// All of the new configuration, or none of it. A device that it no longer names is served on,
+    /// until it is removed.
+    async fn reload(&mut self) -> Result<()> {
+        let next = device::load(self.file.clone()).await?;
+        ensure!(
+            next.daemon == self.config.daemon,
+            "[daemon] has changed; that takes a restart of the daemon"
+        );
+        let (mut new, mut changed) = (Vec::new(), Vec::new());
+        for device in &next.device {
+            let name = device.name.get_ref();
+            match (self.devices.get(name), self.config.device(name)) {
+                (None, _) => new.push(device),
+                (Some(_), Some(old))
+                    if (&old.data, &old.spare) != (&device.data, &device.spare) =>
+                {
+                    let reason = format!("the disks of {name:?} have changed while it is served");
+                    let remedy = "remove the device first, or give the new one another name";
+                    bail!(next.source.diagnose(device.name.span(), reason, remedy));
+                }
+                (Some(served), old) if old != Some(device) => changed.push((served, device)),
+                _ => {}
+            }
+        }
+        let names: Vec<String> = new.iter().map(|device| device.name.get_ref().clone()).collect();
+        self.resolvable(&next, &names).await?;
+        let mut started: Vec<Device> = Vec::new();
+        for device in new {
+            if let Err(error) = self.begin(device, &next, &mut started).await {
+                for device in started {
+                    undo(device).await;
+                }
+                return Err(error.context(device.name.get_ref().clone()));
+            }
+        }
+        for (served, device) in changed {
+            if let Err(error) = served.change(device).await {
+                for device in started {
+                    undo(device).await;
+                }
+                return Err(error.context(format!("{}: its options", served.name)));
+            }
+        }
+        for served in self.devices.values() {
+            served.set_policy(next.policy.clone()).await?;
+        }
+        for device in started {
+            finish(&device);
+            self.failed.remove(&device.name);
+            self.devices.insert(device.name.clone(), device);
+        }
+        self.failed.retain(|name, _| next.device(name).is_some());
+        self.config = next;
+        tracing::info!("the configuration was reloaded");
+        Ok(())
+    }
+
+    async fn begin(
+        &self,
+        device: &config::Device,
+        next: &Config,
+        started: &mut Vec<Device>,
+    ) -> Result<()> {
+        let served = self.open(device, next).await?;
+        let twin = started.iter().find(|other| other.label == served.label);
+        let twin = twin.map(|other| anyhow!("its spare has the label of {}", other.name));
+        let prepared = match twin {
+            Some(error) => Err(error),
+            None => served.prepare(device).await,
+        };
+        match prepared {
+            Ok(()) => started.push(served),
+            Err(_) => served.stop().await,
+        }
+        prepared
+    }
+}
+
+/// Lets I/O through; nobody waits for it, because udev may.
+fn finish(device: &Device) {
+    let (name, resumed) = (device.name.clone(), device.resume());
+    tokio::spawn(async move {
+        match resumed.await.context("its device node is not there") {
+            Ok(()) => tracing::info!("{name}: ready"),
+            Err(error) => tracing::error!("{name}: {error:#}"),
+        }
+    });
+}
+
+async fn undo(device: Device) {
+    if let Err(error) = device.remove().await {
+        tracing::warn!("{}: {error:#}", device.name);
+    }
+    device.stop().await;
+}
