@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <linux/module.h>
+#include <net/genetlink.h>
 
 #include "shim.h"
 
@@ -45,3 +46,4 @@ MODULE_DESCRIPTION(DM_NAME " target that keeps disks with bad sectors in service
 MODULE_AUTHOR("dm-remap maintainers");
 MODULE_LICENSE("GPL");
 MODULE_ALIAS("dm-remap");
+MODULE_ALIAS_GENL_FAMILY(DM_REMAP_GENL_NAME);
