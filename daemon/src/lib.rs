@@ -4,6 +4,7 @@ pub mod config;
 pub mod core;
 pub mod dm;
 pub mod driver;
+pub mod error;
 pub mod io;
 pub mod link;
 pub mod metadata;

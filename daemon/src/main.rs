@@ -5,12 +5,13 @@ mod cmd;
 use std::process::ExitCode;
 
 use clap::Parser;
+use dmremap_policyd::error::Words;
 
 fn main() -> ExitCode {
     match cmd::run(cmd::Cli::parse()) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("dmremap-policyd: {error:#}");
+            eprintln!("dmremap-policyd: {}", Words(&error));
             ExitCode::FAILURE
         }
     }

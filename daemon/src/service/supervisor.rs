@@ -18,6 +18,7 @@ use super::{adopt, notify, report};
 use crate::config::resolve::{block_device, resolve};
 use crate::config::{self, Config};
 use crate::driver::Ask;
+use crate::error::Words;
 use crate::link::{Bell, Doorbells, Link};
 
 /// How often what failed is tried again, and devices made by hand are looked for.
@@ -94,7 +95,7 @@ async fn listen(bells: mpsc::Sender<Bell>) {
             anyhow::Ok(())
         };
         if let Err(error) = heard.await {
-            tracing::warn!("no doorbells: {error:#}");
+            tracing::warn!("no doorbells: {}", Words(&error));
         }
         tokio::time::sleep(AGAIN).await;
     }
@@ -114,7 +115,7 @@ impl Supervisor {
                     self.devices.insert(name, served);
                 }
                 Err(error) => {
-                    let why = format!("{error:#}");
+                    let why = Words(&error).to_string();
                     if self.failed.insert(name.clone(), why.clone()).as_ref() != Some(&why) {
                         tracing::error!("{name} is not served: {why}");
                     }
@@ -187,7 +188,7 @@ impl Supervisor {
                 }
                 Err(error) => {
                     self.strangers.insert(info.instance);
-                    tracing::error!("instance {} is not adopted: {error:#}", info.instance);
+                    tracing::error!("instance {} is not adopted: {}", info.instance, Words(&error));
                 }
             }
         }
@@ -235,7 +236,7 @@ impl Supervisor {
                 notify::reloading();
                 let answer = match self.reload().await {
                     Ok(()) => Answer::Done,
-                    Err(error) => Answer::Error(format!("nothing was changed: {error:#}")),
+                    Err(error) => Answer::Error(format!("nothing was changed: {}", Words(&error))),
                 };
                 notify::ready();
                 let _ = to.try_send(answer);
@@ -327,14 +328,14 @@ fn finish(device: &Device) {
     tokio::spawn(async move {
         match resumed.await.context("its device node is not there") {
             Ok(()) => tracing::info!("{name}: ready"),
-            Err(error) => tracing::error!("{name}: {error:#}"),
+            Err(error) => tracing::error!("{name}: {}", Words(&error)),
         }
     });
 }
 
 async fn undo(device: Device) {
     if let Err(error) = device.remove().await {
-        tracing::warn!("{}: {error:#}", device.name);
+        tracing::warn!("{}: {}", device.name, Words(&error));
     }
     device.stop().await;
 }
