@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use super::device::Paths;
 use crate::config::resolve::{DevNo, block_device};
 use crate::io::identity::SYSFS;
 
 pub struct Found {
     /// The mapped device's.
     pub name: String,
-    pub data: PathBuf,
-    pub spare: PathBuf,
+    pub disks: Paths,
 }
 
 /// `numbers` are those of the mapped device, its data and its spare, as the protocol writes them.
@@ -19,7 +19,8 @@ pub fn find(numbers: [u64; 3]) -> Result<Found> {
     let [mapped, data, spare] = numbers.map(DevNo::from_wire);
     let name = sysfs(mapped).join("dm/name");
     let name = std::fs::read_to_string(&name).with_context(|| name.display().to_string())?;
-    Ok(Found { name: name.trim_end().to_owned(), data: node(data)?, spare: node(spare)? })
+    let disks = Paths { data: node(data)?, spare: node(spare)? };
+    Ok(Found { name: name.trim_end().to_owned(), disks })
 }
 
 fn sysfs(device: DevNo) -> PathBuf {

@@ -1,6 +1,7 @@
 //! One device in service: its disks opened, its threads and its driver started, its mapped device
 //! made.
 
+use std::path::PathBuf;
 use std::sync::mpsc as threads;
 use std::thread::JoinHandle;
 
@@ -21,6 +22,18 @@ use crate::table::Table;
 /// Asks that may wait for the driver; a doorbell that finds no room is one of many.
 const ASKS: usize = 64;
 
+/// Where the disks are.
+pub struct Paths {
+    pub data: PathBuf,
+    pub spare: PathBuf,
+}
+
+impl Paths {
+    pub fn of(device: &config::Device) -> Paths {
+        Paths { data: device.data.get_ref().clone(), spare: device.spare.get_ref().clone() }
+    }
+}
+
 pub struct Device {
     pub name: String,
     pub target: Target,
@@ -30,9 +43,12 @@ pub struct Device {
 }
 
 impl Device {
-    /// Serves the pair's instance, whenever there is one.
-    pub async fn serve(name: &str, pair: Pair, policy: Policy) -> Result<Device> {
+    /// Opens the disks, which may take as long as a disk does, and serves their instance, whenever
+    /// there is one.
+    pub async fn open(name: &str, disks: Paths, policy: Policy) -> Result<Device> {
+        // First, because opening writes to the spare.
         let link = Link::open().await?;
+        let pair = spawn_blocking(move || Pair::open(&disks.data, &disks.spare)).await??;
         let Pair { store, proof, data, spare, target, area, label } = pair;
         let core = Core::new(policy, area, store.table().clone(), proof);
         let (events, told) = mpsc::unbounded_channel();
@@ -124,13 +140,7 @@ impl Asker {
     }
 }
 
-/// Opens the disks of a configured device, which may take as long as a disk does.
-pub async fn open(device: &config::Device) -> Result<Pair> {
-    let (data, spare) = (device.data.get_ref().clone(), device.spare.get_ref().clone());
-    spawn_blocking(move || Pair::open(&data, &spare)).await?
-}
-
 /// Reads a configuration, whose file may lie on a device that is being served.
-pub async fn load(file: std::path::PathBuf) -> Result<Config> {
+pub async fn load(file: PathBuf) -> Result<Config> {
     Ok(spawn_blocking(move || Config::load(&file)).await??)
 }

@@ -13,7 +13,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::control::{Answer, Call, Control, Request};
-use super::device::{self, Device};
+use super::device::{self, Device, Paths};
 use super::{adopt, notify, report};
 use crate::config::resolve::{block_device, resolve};
 use crate::config::{self, Config};
@@ -126,7 +126,7 @@ impl Supervisor {
 
     async fn start(&self, device: &config::Device) -> Result<Device> {
         self.resolvable(&self.config, &[device.name.get_ref().clone()]).await?;
-        let served = self.open(device, &self.config).await?;
+        let served = self.open(device.name.get_ref(), Paths::of(device)).await?;
         match served.prepare(device).await {
             Ok(()) => {
                 finish(&served);
@@ -139,18 +139,20 @@ impl Supervisor {
         }
     }
 
-    /// Opens the disks and starts to serve whatever instance they have.
-    async fn open(&self, device: &config::Device, config: &Config) -> Result<Device> {
-        let pair = device::open(device).await?;
-        if let Some(other) = self.devices.values().find(|other| other.label == pair.label) {
-            bail!(
-                "its spare has the label {} that {} is served with: one is a copy; format one of \
-                 them anew",
-                pair.label,
-                other.name
-            );
-        }
-        Device::serve(device.name.get_ref(), pair, config.policy.clone()).await
+    /// Starts to serve, if no other device carries the same label.
+    async fn open(&self, name: &str, disks: Paths) -> Result<Device> {
+        let device = Device::open(name, disks, self.config.policy.clone()).await?;
+        let Some(other) = self.devices.values().find(|other| other.label == device.label) else {
+            return Ok(device);
+        };
+        let error = anyhow!(
+            "its spare has the label {} that {} is served with: one is a copy; format one of them \
+             anew",
+            device.label,
+            other.name
+        );
+        device.stop().await;
+        Err(error)
     }
 
     /// The paths of these devices lead to block devices that are in no other use.
@@ -211,11 +213,7 @@ impl Supervisor {
             "{} is configured with other disks; remove it with `dmsetup remove` or correct the file",
             found.name
         );
-        let pair = spawn_blocking(move || {
-            crate::pair::Pair::open(&found.data, &found.spare).map(|pair| (found.name, pair))
-        });
-        let (name, pair) = pair.await??;
-        Device::serve(&name, pair, self.config.policy.clone()).await
+        self.open(&found.name, found.disks).await
     }
 
     async fn call(&mut self, (request, to): Call) {
@@ -272,7 +270,7 @@ impl Supervisor {
         self.resolvable(&next, &names).await?;
         let mut started: Vec<Device> = Vec::new();
         for device in new {
-            if let Err(error) = self.begin(device, &next, &mut started).await {
+            if let Err(error) = self.begin(device, &mut started).await {
                 for device in started {
                     undo(device).await;
                 }
@@ -287,13 +285,13 @@ impl Supervisor {
                 return Err(error.context(format!("{}: its options", served.name)));
             }
         }
-        for served in self.devices.values() {
-            served.set_policy(next.policy.clone()).await?;
-        }
         for device in started {
             finish(&device);
             self.failed.remove(&device.name);
             self.devices.insert(device.name.clone(), device);
+        }
+        for served in self.devices.values() {
+            served.set_policy(next.policy.clone()).await?;
         }
         self.failed.retain(|name, _| next.device(name).is_some());
         self.config = next;
@@ -301,13 +299,8 @@ impl Supervisor {
         Ok(())
     }
 
-    async fn begin(
-        &self,
-        device: &config::Device,
-        next: &Config,
-        started: &mut Vec<Device>,
-    ) -> Result<()> {
-        let served = self.open(device, next).await?;
+    async fn begin(&self, device: &config::Device, started: &mut Vec<Device>) -> Result<()> {
+        let served = self.open(device.name.get_ref(), Paths::of(device)).await?;
         let twin = started.iter().find(|other| other.label == served.label);
         let twin = twin.map(|other| anyhow!("its spare has the label of {}", other.name));
         let prepared = match twin {
