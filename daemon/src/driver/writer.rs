@@ -37,7 +37,7 @@ pub fn start<D: Disk + Send + 'static>(
 /// is acknowledged before all are durable; but once one is submitted, all must become durable.
 struct Writer<D> {
     store: Store<D>,
-    /// The store has an unknown record, of the core's commit or of a checkpoint.
+    /// The store has an unknown record of the core's commit.
     submitted: bool,
     /// The core's changes that no record was submitted for.
     waiting: VecDeque<Vec<Change>>,
@@ -154,10 +154,8 @@ impl<D: Disk> Writer<D> {
         }
     }
 
-    /// What it leaves unknown is restated before the next commit.
     fn checkpoint(&mut self) {
         if let Err(error) = self.store.checkpoint() {
-            self.submitted = matches!(error, CommitError::Unknown { .. });
             tracing::warn!("checkpoint: {error}");
         }
     }

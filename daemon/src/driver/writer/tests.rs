@@ -112,30 +112,6 @@ fn a_commit_longer_than_a_record_is_whole_or_unknown_and_restated_to_its_end() {
     assert!(writer.idle());
 }
 
-/// A checkpoint ends with a record of its own. If that one is unknown, the answer to its restatement
-/// says nothing of the commit that waits behind it.
-#[test]
-fn what_a_checkpoint_left_unknown_is_not_taken_for_the_commit() {
-    let flushes = {
-        let (mut writer, disk) = writer();
-        let before = disk.with(|memory| memory.flushes);
-        writer.checkpoint();
-        disk.with(|memory| memory.flushes) - before
-    };
-    let (mut writer, disk) = writer();
-    disk.fail_flush(flushes - 1);
-    writer.checkpoint();
-    assert!(writer.submitted, "its last flush is that of its record");
-
-    let changes = mappings(&writer, 3);
-    disk.fail_flush(1);
-    assert_eq!(writer.commit(&changes), Err(CommitFailure::Unknown));
-    disk.fail_flush(0);
-    assert_eq!(writer.restate(), Err(CommitFailure::Unknown));
-    writer.restate().expect("durable now");
-    assert_eq!(recovered(&disk), 3);
-}
-
 #[test]
 fn a_failed_flush_of_a_commit_voids_what_was_placed_before_it() {
     let (mut writer, disk) = writer();
