@@ -69,12 +69,11 @@ pub struct Request {
 /// Makes `spare` the spare of `data`. Refuses one that holds something, unless forced.
 pub fn format(request: &Request) -> Result<Superblock> {
     let Request { data, spare, force, weak_identity } = request;
+    let same_path = std::fs::canonicalize(data).ok() == std::fs::canonicalize(spare).ok();
     let data = open_disk(data, Access::Read)?;
     let mut disk = open_exclusive(spare)?;
-    ensure!(
-        data.number().is_none() || data.number() != disk.number(),
-        "data and spare are the same disk; give two"
-    );
+    let same_number = data.number().is_some() && data.number() == disk.number();
+    ensure!(!same_path && !same_number, "data and spare are the same disk; give two");
     if let Some(found) = signature::recognise(&mut disk).filter(|_| !force) {
         bail!(
             "{} seems to hold {found}; if nothing needs it, format with --force",
