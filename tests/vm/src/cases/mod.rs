@@ -1,6 +1,7 @@
 //! All cases. Each file holds those of one subject.
 
 mod boot;
+mod daemon;
 mod disks;
 mod harness;
 mod module;
@@ -9,7 +10,8 @@ use anyhow::{Context, Result};
 
 use crate::case::Case;
 
-const TABLES: &[&[Case]] = &[boot::CASES, disks::CASES, module::CASES, harness::CASES];
+const TABLES: &[&[Case]] =
+    &[boot::CASES, disks::CASES, module::CASES, daemon::CASES, harness::CASES];
 
 /// Every case, in the order they run.
 pub fn all() -> impl Iterator<Item = Case> {

@@ -16,6 +16,7 @@ mod leftovers;
 pub mod owner;
 pub mod pattern;
 pub mod scsi;
+pub mod served;
 pub mod stat;
 
 pub use cmd::{Cmd, run};

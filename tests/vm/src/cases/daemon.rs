@@ -1,0 +1,157 @@
+//! The main job: the daemon and the module keep a disk with bad sectors in service.
+
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::case::Case;
+use crate::guest::devices::Brd;
+use crate::guest::dm::{self, Device};
+use crate::guest::served::{NAME, Served, config_path, policyd};
+use crate::guest::{Ctx, Disk};
+
+pub const CASES: &[Case] = &[
+    Case::new("daemon.maps-bad-sectors", 90, maps_bad_sectors),
+    Case::new("daemon.one-bio-over-five-bad-sectors", 90, one_bio),
+    Case::new("daemon.reads-poison-and-writes-heal", 90, poison_and_heal),
+    Case::new("daemon.mappings-outlive-the-device", 120, outlive_the_device),
+    Case::new("daemon.killed-while-a-write-waits", 120, killed_while_a_write_waits),
+    Case::new("daemon.reload-is-all-or-nothing", 90, reload),
+];
+
+const BAD: [u64; 10] = [100, 101, 200, 300, 400, 50000, 50001, 75000, 100_000, 150_000];
+
+/// Neighbours are listed as one or as two extents; the sectors are what counts.
+fn sectors(extents: &[(u64, u64)]) -> Vec<u64> {
+    extents.iter().flat_map(|&(start, len)| start..start + len).collect()
+}
+
+/// A disk with bad sectors and a spare. Fields are taken down in this order.
+struct Disks {
+    bad: Device,
+    brd: Brd,
+}
+
+fn disks() -> Result<Disks> {
+    let brd = Brd::load(2, 128)?;
+    Ok(Disks { bad: dm::disk_with_bad_sectors("bad", &brd.path(0), &BAD)?, brd })
+}
+
+impl Disks {
+    fn served(&self) -> Result<Served> {
+        Served::new(self.bad.path(), &self.brd.path(1), "")
+    }
+}
+
+fn expect_mapped(served: &Served, wanted: &[u64]) -> Result<()> {
+    let mapped = sectors(&served.listed("mapped")?);
+    ensure!(mapped == wanted, "mapped: {mapped:?}, and should be {wanted:?}");
+    Ok(())
+}
+
+fn maps_bad_sectors(_: &mut Ctx) -> Result<()> {
+    let disks = disks()?;
+    let served = disks.served()?;
+    let disk = served.disk()?;
+    for (&sector, version) in BAD.iter().zip(1..) {
+        disk.fill(sector, 1, version)?;
+        disk.verify(sector, 1, version)?;
+    }
+    expect_mapped(&served, &BAD)?;
+    drop(disk);
+    served.down()
+}
+
+fn one_bio(_: &mut Ctx) -> Result<()> {
+    let disks = disks()?;
+    let served = disks.served()?;
+    let disk = served.disk()?;
+    disk.fill(0, 512, 1)?;
+    disk.verify(0, 512, 1)?;
+    expect_mapped(&served, &BAD[..5])?;
+    drop(disk);
+    served.down()
+}
+
+fn poison_and_heal(_: &mut Ctx) -> Result<()> {
+    let disks = disks()?;
+    let served = disks.served()?;
+    let disk = served.disk()?;
+    for _ in 0..3 {
+        ensure!(disk.read(100, 1).is_err(), "bytes that nobody wrote");
+        ensure!(disk.read(96, 8).is_err(), "bytes that nobody wrote, among others");
+    }
+    ensure!(
+        sectors(&served.listed("poison-data")?) == [100, 101],
+        "{:?}",
+        served.listed("poison-data")?
+    );
+    disk.fill(101, 1, 2)?;
+    disk.verify(101, 1, 2)?;
+    ensure!(disk.read(100, 1).is_err(), "healing 101 healed 100");
+    expect_mapped(&served, &[101])?;
+    ensure!(sectors(&served.listed("poison-data")?) == [100], "100 is not poisoned any more");
+    drop(disk);
+    served.down()
+}
+
+fn outlive_the_device(_: &mut Ctx) -> Result<()> {
+    let disks = disks()?;
+    let served = disks.served()?;
+    served.disk()?.fill(0, 512, 7)?;
+    ensure!(served.disk()?.read(75000, 1).is_err(), "bytes that nobody wrote");
+    served.down()?;
+    let spare = disks.brd.path(1).display().to_string();
+    let checked = policyd(&["check", &spare])?.run()?;
+    ensure!(checked.contains("clean"), "{checked}");
+
+    let served = Served::start()?;
+    served.disk()?.verify(0, 512, 7)?;
+    ensure!(served.disk()?.read(75000, 1).is_err(), "the poison is gone");
+    expect_mapped(&served, &BAD[..5])?;
+    served.down()
+}
+
+fn killed_while_a_write_waits(_: &mut Ctx) -> Result<()> {
+    let disks = disks()?;
+    let mut served = disks.served()?;
+    let disk = served.disk()?;
+    disk.fill(200, 1, 1)?;
+    served.kill()?;
+    disk.verify(200, 1, 1).context("the fast path needs no daemon")?;
+    thread::scope(|scope| {
+        let held = scope.spawn(|| disk.fill(300, 1, 2));
+        thread::sleep(Duration::from_millis(500));
+        ensure!(!held.is_finished(), "a write to a bad sector ended without a daemon");
+        served.again()?;
+        held.join().unwrap_or_else(|_| bail!("the writer panicked"))
+    })?;
+    disk.verify(300, 1, 2)?;
+    expect_mapped(&served, &[200, 300])?;
+    drop(disk);
+    served.down()
+}
+
+fn reload(_: &mut Ctx) -> Result<()> {
+    let disks = disks()?;
+    let served = disks.served()?;
+    let good = std::fs::read_to_string(config_path())?;
+    std::fs::write(config_path(), format!("{good}\n[policy]\nread_retires = 1\n"))?;
+    let refused = policyd(&["reload"])?.end()?;
+    let line = good.lines().count() + 3;
+    ensure!(!refused.status.success(), "a wrong key was accepted");
+    ensure!(
+        refused.stderr.contains("read_retires") && refused.stderr.contains(&format!(":{line}")),
+        "not at line {line}: {}",
+        refused.stderr
+    );
+    let disk: Disk = served.disk()?;
+    disk.fill(400, 1, 3)?;
+    std::fs::write(config_path(), format!("{good}\n[policy]\nread_retries = 1\n"))?;
+    policyd(&["reload"])?.run()?;
+    disk.verify(400, 1, 3)?;
+    ensure!(served.status()?.contains(NAME), "it is not served any more");
+    drop(disk);
+    served.down()
+}

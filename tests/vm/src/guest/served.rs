@@ -1,0 +1,122 @@
+//! A device that the daemon serves: formatted, configured, started.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::daemon::{Daemon, program};
+use super::dm::Device;
+use super::{Cmd, Disk, wait_until};
+
+const CONFIG: &str = "/run/vm/dmremap.toml";
+
+/// How long the daemon may take to answer a signal or to serve a device, in guest time.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The name of the device that the cases serve.
+pub const NAME: &str = "d1";
+
+/// Fields are taken down in this order: the device first, while its daemon can still serve what is in flight.
+pub struct Served {
+    device: Device,
+    pub daemon: Daemon,
+}
+
+/// A command of the daemon's.
+pub fn policyd(args: &[&str]) -> Result<Cmd> {
+    Ok(Cmd::new(&program()?.display().to_string()).args(["--config", CONFIG]).args(args))
+}
+
+pub fn format(data: &Path, spare: &Path) -> Result<String> {
+    let (data, spare) = (data.display().to_string(), spare.display().to_string());
+    policyd(&["format", "--data", &data, "--spare", &spare, "--weak-identity"])?.run()
+}
+
+/// Writes the configuration of one device; `more` goes into its section.
+pub fn configure(data: &Path, spare: &Path, more: &str) -> Result<()> {
+    let text = format!(
+        "[daemon]\ncontrol_socket = \"/run/vm/control.sock\"\n\n[[device]]\nname = \"{NAME}\"\n\
+         data = \"{}\"\nspare = \"{}\"\n{more}\n",
+        data.display(),
+        spare.display()
+    );
+    fs::write(CONFIG, text).context(CONFIG)
+}
+
+pub fn config_path() -> &'static Path {
+    Path::new(CONFIG)
+}
+
+impl Served {
+    /// Formats the spare and starts the daemon.
+    pub fn new(data: &Path, spare: &Path, more: &str) -> Result<Self> {
+        format(data, spare)?;
+        configure(data, spare, more)?;
+        Self::start()
+    }
+
+    /// Starts the daemon on what is configured and formatted already.
+    pub fn start() -> Result<Self> {
+        super::modprobe("dm-mod", &[])?;
+        let daemon = Daemon::start(config_path())?;
+        let served = Served { device: Device::existing(NAME), daemon };
+        served.until_ready()?;
+        Ok(served)
+    }
+
+    fn until_ready(&self) -> Result<()> {
+        let ready = wait_until("the device to be served", PATIENCE, || {
+            let serving = policyd(&["status"])?.end()?;
+            Ok(serving.status.success()
+                && serving.stdout.contains("kernel: ready")
+                && self.device.path().exists())
+        });
+        ready.with_context(|| self.daemon.log().unwrap_or_default())
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) -> Result<()> {
+        self.daemon.kill().map(drop)
+    }
+
+    /// A new daemon on the same configuration.
+    pub fn again(&mut self) -> Result<()> {
+        self.daemon = Daemon::start(config_path())?;
+        self.until_ready()
+    }
+
+    pub fn disk(&self) -> Result<Disk> {
+        Disk::open(self.device.path())
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.device.path().to_path_buf()
+    }
+
+    pub fn status(&self) -> Result<String> {
+        policyd(&["status"])?.run()
+    }
+
+    /// Start and length of the extents of a kind, such as `mapped`.
+    pub fn listed(&self, kind: &str) -> Result<Vec<(u64, u64)>> {
+        let text = policyd(&["list", NAME])?.run()?;
+        let mut found = Vec::new();
+        for line in text.lines() {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            ensure!(words.len() == 4, "an odd line of `list`: {line}");
+            if words[2] == kind {
+                found.push((words[0].parse()?, words[1].parse()?));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Ends the daemon with the device still there, then removes that: what is left is on the disks.
+    pub fn down(self) -> Result<()> {
+        let Served { device, mut daemon } = self;
+        daemon.stop(PATIENCE)?;
+        device.remove()
+    }
+}
