@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use dmremap_policyd::config::Config;
 use dmremap_policyd::service::client::ask;
 use dmremap_policyd::service::control::Request;
@@ -12,7 +12,10 @@ use serde_json::Value;
 
 use super::text;
 
+/// A file that is broken is refused here, in the words that the daemon would use: it may have lost the
+/// place of the daemon's socket as well.
 pub fn reload(config: &Path) -> Result<ExitCode> {
+    Config::load(config).context("nothing was changed")?;
     ask_daemon(config, &Request::Reload {}, |_, _| Ok(()))
 }
 
@@ -43,8 +46,8 @@ pub fn list(config: &Path, device: String, json: bool) -> Result<ExitCode> {
     })
 }
 
-/// The daemon's socket is where the configuration says. One that is broken must not keep `reload` from
-/// saying so in the daemon's words, nor `status` from working: the default place is tried.
+/// The daemon's socket is where the configuration says. One that is broken must not keep `status` from
+/// working: the default place is tried.
 fn ask_daemon(
     config: &Path,
     request: &Request,
