@@ -21,7 +21,7 @@ MODULE = dm_remap_shim.ko
 # Each kernel's objects are in a directory of their own, so that they do not mix.
 KBUILD_DIR = target/kmod/$(KREL)
 
-.PHONY: help deps build kmod install lint checkpatch sparse quick-test stage test-vm vm-shell test clean
+.PHONY: help deps build kmod install lint checkpatch sparse quick-test stage test-vm demo vm-shell test clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -90,6 +90,9 @@ stage: build ## install for each tested kernel into target/stage, where guests t
 
 test-vm: stage ## every case in a guest of each kernel, or CASE=name
 	target/release/vm run $(addprefix --case ,$(CASE))
+
+demo: deps stage ## the main job, for a person to watch: about half a minute after building
+	target/release/vm run --kernel $(KERNEL) --case demo.the-main-job
 
 vm-shell: stage ## a shell in the same guest; KERNEL=6.1 or 6.12
 	target/release/vm shell --kernel $(KERNEL)

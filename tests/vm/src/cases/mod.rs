@@ -2,6 +2,7 @@
 
 mod boot;
 mod daemon;
+mod demo;
 mod disks;
 mod harness;
 mod module;
@@ -11,7 +12,7 @@ use anyhow::{Context, Result};
 use crate::case::Case;
 
 const TABLES: &[&[Case]] =
-    &[boot::CASES, disks::CASES, module::CASES, daemon::CASES, harness::CASES];
+    &[boot::CASES, disks::CASES, module::CASES, daemon::CASES, demo::CASES, harness::CASES];
 
 /// Every case, in the order they run.
 pub fn all() -> impl Iterator<Item = Case> {

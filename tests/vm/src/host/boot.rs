@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use super::judge::Transcript;
 use super::qemu::{Machine, socket_dir};
 use crate::case::{Case, End};
-use crate::proto::Order;
+use crate::proto::{Order, Said};
 
 /// From QEMU's start to the guest's first word; it takes 5 s on an idle machine.
 const UP: Duration = Duration::from_secs(120);
@@ -183,6 +183,9 @@ impl Boot {
             }
             Ok(Event::Port(line)) => {
                 writeln!(self.log, "{:8.3} port: {line}", self.seconds())?;
+                if let Some(Said::Note(text)) = Said::parse(&line) {
+                    println!("{:22} {text}", "");
+                }
                 self.seen.port(&line);
             }
             Ok(Event::Closed) => self.closed += 1,
