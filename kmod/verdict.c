@@ -82,7 +82,8 @@ static int load_one(struct dmr_instance *inst, struct dmr_edit *edit,
 		    const struct dm_remap_extent *e, struct netlink_ext_ack *extack)
 {
 	bool slot = e->kind != DM_REMAP_POISON_DATA;
-	u64 end;
+	u64 end = inst->loaded;
+	int r;
 
 	if (!e->len || e->kind == DM_REMAP_DIRECT || e->kind > DM_REMAP_RETIRED ||
 	    memchr_inv(e->pad, 0, sizeof(e->pad)))
@@ -96,17 +97,30 @@ static int load_one(struct dmr_instance *inst, struct dmr_edit *edit,
 		    end > inst->sectors || (e->start | e->len) % inst->block)
 			return refuse(extack, -ERANGE,
 				      "extent is out of order, unaligned, or past the end of the device");
-		inst->loaded = end;
 	} else if (e->start) {
 		return refuse(extack, -EINVAL, "a retired range has no start");
 	}
+	r = e->kind == DM_REMAP_RETIRED ? 0 : dmr_edit_set(edit, e);
+	if (r)
+		return r;
+	inst->loaded = end;
 	if (slot)
 		bitmap_set(inst->used, e->slot - inst->slot_start, e->len);
-	if (e->kind == DM_REMAP_RETIRED) {
+	if (e->kind == DM_REMAP_RETIRED)
 		bitmap_set(inst->retired, e->slot - inst->slot_start, e->len);
-		return 0;
+	return 0;
+}
+
+/* Takes back the slots of the first extents of a refused load. */
+static void unload(struct dmr_instance *inst, const struct dm_remap_extent *e, unsigned int nr)
+{
+	for (; nr--; e++) {
+		if (e->kind == DM_REMAP_POISON_DATA)
+			continue;
+		bitmap_clear(inst->used, e->slot - inst->slot_start, e->len);
+		if (e->kind == DM_REMAP_RETIRED)
+			bitmap_clear(inst->retired, e->slot - inst->slot_start, e->len);
 	}
-	return dmr_edit_set(edit, e);
 }
 
 /* Publishes the edit and frees what it replaced. */
@@ -122,10 +136,10 @@ static void finish_edit(struct dmr_instance *inst, struct dmr_edit *edit)
 	dmr_chunks_free(edit->dead);
 }
 
-/* A load that fails leaves the instance to be claimed, and so emptied, again. */
 int dmr_load(struct dmr_instance *inst, const struct dm_remap_extent *e,
 	     unsigned int nr, struct netlink_ext_ack *extack)
 {
+	u64 loaded = inst->loaded;
 	struct dmr_edit edit;
 	unsigned int i;
 	int r;
@@ -133,14 +147,19 @@ int dmr_load(struct dmr_instance *inst, const struct dm_remap_extent *e,
 	if (dmr_view(inst)->ready)
 		return refuse(extack, -EBUSY, "instance is ready: nothing can be loaded");
 	r = dmr_edit_begin(&edit, dmr_view(inst)->index, nr);
-	for (i = 0; !r && i < nr; i++) {
+	if (r)
+		return r;
+	for (i = 0; i < nr; i++) {
 		r = load_one(inst, &edit, &e[i], extack);
-		if (r)
+		if (r) {
 			dmr_edit_abort(&edit);
+			unload(inst, e, i);
+			inst->loaded = loaded;
+			return r;
+		}
 	}
-	if (!r)
-		finish_edit(inst, &edit);
-	return r;
+	finish_edit(inst, &edit);
+	return 0;
 }
 
 int dmr_ready(struct dmr_instance *inst, struct netlink_ext_ack *extack)
