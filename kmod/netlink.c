@@ -19,6 +19,12 @@ static u64 dev_wire(dev_t dev)
 
 /* --- requests --- */
 
+/* The messages steer raw blocks; GENL_ADMIN_PERM would let CAP_NET_ADMIN in. */
+static bool may_steer(struct sk_buff *skb)
+{
+	return netlink_capable(skb, CAP_SYS_ADMIN);
+}
+
 static struct dmr_instance *get_instance(struct nlattr **attrs, struct netlink_ext_ack *extack)
 {
 	struct dmr_instance *inst;
@@ -91,6 +97,8 @@ static int claim_doit(struct sk_buff *skb, struct genl_info *info)
 	unsigned int noio;
 	int r;
 
+	if (!may_steer(skb))
+		return -EPERM;
 	if (!HAS(info, DM_REMAP_A_SLOT_START, DM_REMAP_A_SLOT_SECTORS, DM_REMAP_A_SLOT_UNIT,
 		 DM_REMAP_A_COMMIT))
 		return -EINVAL;
@@ -189,7 +197,7 @@ static int run_fence(struct dmr_instance *inst, struct genl_info *info)
 #define DOIT(name)								\
 static int name##_doit(struct sk_buff *skb, struct genl_info *info)		\
 {										\
-	return owned(info, run_##name);						\
+	return may_steer(skb) ? owned(info, run_##name) : -EPERM;		\
 }
 
 DOIT(load)
@@ -326,7 +334,7 @@ static int put_fault(struct sk_buff *skb, struct netlink_callback *cb,
 static int dump_start(struct netlink_callback *cb)
 {
 	cb->min_dump_alloc = SZ_32K;
-	return 0;
+	return may_steer(cb->skb) ? 0 : -EPERM;
 }
 
 /* args[0]: the next instance */
@@ -522,12 +530,10 @@ static const struct nla_policy fence_policy[] = {
 	[DM_REMAP_A_LEN] = { .type = NLA_U64 },
 };
 
-#define OP(name, table) .cmd = DM_REMAP_CMD_##name, .flags = GENL_ADMIN_PERM, \
-	.policy = table, .maxattr = ARRAY_SIZE(table) - 1
+#define OP(name, table) .cmd = DM_REMAP_CMD_##name, .policy = table, .maxattr = ARRAY_SIZE(table) - 1
 
 static const struct genl_ops dmr_ops[] = {
-	{ .cmd = DM_REMAP_CMD_INSTANCE_GET, .flags = GENL_ADMIN_PERM, .start = dump_start,
-	  .dumpit = instance_dumpit, },
+	{ .cmd = DM_REMAP_CMD_INSTANCE_GET, .start = dump_start, .dumpit = instance_dumpit, },
 	{ OP(CLAIM, claim_policy), .doit = claim_doit, },
 	{ OP(LOAD, load_policy), .doit = load_doit, },
 	{ OP(READY, instance_policy), .doit = ready_doit, },
@@ -542,7 +548,7 @@ static const struct genl_ops dmr_ops[] = {
 };
 
 static const struct genl_multicast_group dmr_groups[] = {
-	{ .name = DM_REMAP_MCGRP_FAULTS, .flags = GENL_ADMIN_PERM },
+	{ .name = DM_REMAP_MCGRP_FAULTS, .flags = GENL_MCAST_CAP_SYS_ADMIN },
 };
 
 static struct genl_family dmr_family __ro_after_init = {
