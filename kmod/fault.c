@@ -85,6 +85,7 @@ struct dmr_fault *dmr_fault_new(struct dmr_instance *inst, u64 start, u64 len)
 		return NULL;
 	list_del(&f->node);
 	memset(f, 0, sizeof(*f));
+	INIT_WORK(&f->op, dmr_op_work);
 	f->id = inst->next_fault++;
 	f->start = start;
 	f->len = len;
@@ -177,9 +178,14 @@ void dmr_fault_op_done(struct dmr_instance *inst, struct dmr_fault *f)
 	} else {
 		f->state = DM_REMAP_FAULT_OPEN;
 	}
-	if (READ_ONCE(inst->pushback)) {
+	if (dmr_pushing_back(pb)) {
 		dmr_fault_lose_bio(inst, f);
 		dmr_end(pb, BLK_STS_DM_REQUEUE);
+	} else if (dmr_is_due(pb)) {
+		/* However busy its owner keeps it. */
+		dmr_fault_lose_bio(inst, f);
+		atomic64_inc(&inst->expired);
+		dmr_end(pb, dmr_last_word(pb));
 	}
 }
 

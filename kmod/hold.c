@@ -31,6 +31,18 @@ u8 dmr_wire_status(blk_status_t status)
 	}
 }
 
+/* Outside a noflush suspend device-mapper takes no bio back, whatever presuspend said. */
+bool dmr_pushing_back(struct dmr_bio *pb)
+{
+	return READ_ONCE(pb->t->inst->pushback) && dm_noflush_suspending(pb->t->ti);
+}
+
+/* A discard has no pages to hold. */
+static unsigned int held_len(const struct dmr_bio *pb)
+{
+	return (pb->opf & REQ_OP_MASK) == REQ_OP_DISCARD ? 0 : dmr_len(pb);
+}
+
 /*
  * Takes a bio that cannot go on. On any other answer than DMR_HELD it is still
  * the caller's. Its deadline runs from the first time and is never reset.
@@ -41,10 +53,12 @@ enum dmr_hold dmr_hold(struct dmr_bio *pb, enum dmr_reason reason, blk_status_t 
 	bool unready = test_bit(DMR_SLOW_UNREADY, &inst->slow);
 	unsigned long flags;
 
+	if (reason == DMR_HEAL)
+		error = BLK_STS_MEDIUM;
 	if (error)
 		pb->error = error;
 	spin_lock_irqsave(&inst->lock, flags);
-	if (reason != DMR_OP_DONE && inst->pushback) {
+	if (reason != DMR_OP_DONE && dmr_pushing_back(pb)) {
 		spin_unlock_irqrestore(&inst->lock, flags);
 		return DMR_PUSHBACK;
 	}
@@ -58,7 +72,7 @@ enum dmr_hold dmr_hold(struct dmr_bio *pb, enum dmr_reason reason, blk_status_t 
 		/* One bio of any size always has room. */
 		if (inst->held_bios &&
 		    (inst->held_bios >= inst->max_held_bios ||
-		     inst->held_sectors + dmr_len(pb) > inst->max_held_sectors)) {
+		     inst->held_sectors + held_len(pb) > inst->max_held_sectors)) {
 			atomic64_inc(&inst->refused);
 			spin_unlock_irqrestore(&inst->lock, flags);
 			return DMR_REFUSED;
@@ -67,7 +81,7 @@ enum dmr_hold dmr_hold(struct dmr_bio *pb, enum dmr_reason reason, blk_status_t 
 		pb->deadline = jiffies +
 			msecs_to_jiffies(unready ? inst->ready_ms : inst->hold_ms);
 		inst->held_bios++;
-		inst->held_sectors += dmr_len(pb);
+		inst->held_sectors += held_len(pb);
 		atomic_inc(&dmr_live_bios);
 	}
 	pb->reason = reason;
@@ -79,11 +93,15 @@ enum dmr_hold dmr_hold(struct dmr_bio *pb, enum dmr_reason reason, blk_status_t 
 	return DMR_HELD;
 }
 
-static blk_status_t last_word(const struct dmr_bio *pb, enum dmr_reason reason)
+/* How a bio ends that nobody could help. */
+blk_status_t dmr_last_word(const struct dmr_bio *pb)
 {
-	if (pb->error)
-		return pb->error;
-	return reason == DMR_HEAL ? BLK_STS_MEDIUM : BLK_STS_IOERR;
+	return pb->error ?: BLK_STS_IOERR;
+}
+
+bool dmr_is_due(const struct dmr_bio *pb)
+{
+	return time_after_eq(jiffies, pb->deadline);
 }
 
 /* For a bio that was submitted by us and so is ended by us. */
@@ -96,7 +114,7 @@ void dmr_hold_or_end(struct dmr_bio *pb, enum dmr_reason reason, blk_status_t er
 		dmr_end(pb, BLK_STS_DM_REQUEUE);
 		break;
 	case DMR_REFUSED:
-		dmr_end(pb, last_word(pb, reason));
+		dmr_end(pb, dmr_last_word(pb));
 		break;
 	}
 }
@@ -111,24 +129,31 @@ void dmr_end(struct dmr_bio *pb, blk_status_t status)
 	if (pb->held) {
 		spin_lock_irqsave(&inst->lock, flags);
 		inst->held_bios--;
-		inst->held_sectors -= dmr_len(pb);
+		inst->held_sectors -= held_len(pb);
 		spin_unlock_irqrestore(&inst->lock, flags);
 		atomic_dec(&dmr_live_bios);
 	}
 	pb->ended = true;
+	/* What it was sent to may be gone by now; our own disk is not. */
+	bio->bi_bdev = dm_disk(inst->md)->part0;
+	bio_clear_flag(bio, BIO_QOS_THROTTLED);
+	bio_clear_flag(bio, BIO_QOS_MERGED);
 	bio->bi_status = status;
 	bio_endio(bio);
 }
 
-/* A flush counts for a failure only if it was sent after it. */
-void dmr_flush_done(struct dmr_bio *pb, blk_status_t status)
+/*
+ * A flush counts for a failure only if it was sent after it. Returns what the
+ * caller is told: with nothing mapped, the spare holds nothing of its own.
+ */
+blk_status_t dmr_flush_done(struct dmr_bio *pb, blk_status_t status)
 {
 	struct dmr_instance *inst = pb->t->inst;
 	int bit = pb->dest == DMR_DATA ? DMR_SLOW_DATA_FLUSH : DMR_SLOW_SPARE_FLUSH;
 	unsigned long flags;
 
 	if (!status && !test_bit(bit, &inst->slow))
-		return;
+		return status;
 	spin_lock_irqsave(&inst->lock, flags);
 	if (status) {
 		inst->flush_fails[pb->dest]++;
@@ -138,6 +163,9 @@ void dmr_flush_done(struct dmr_bio *pb, blk_status_t status)
 		clear_bit(bit, &inst->slow);
 	}
 	spin_unlock_irqrestore(&inst->lock, flags);
+	if (pb->dest == DMR_SPARE && !test_bit(DMR_SLOW_EXTENTS, &inst->slow))
+		return BLK_STS_OK;
+	return status;
 }
 
 /* A fence is gone: the parked bios look again. Needs inst->mutex. */
@@ -155,14 +183,11 @@ void dmr_unpark(struct dmr_instance *inst)
 
 static bool fenced(struct dmr_instance *inst, struct dmr_bio *pb)
 {
-	struct dmr_place p;
-
 	if (!dmr_view(inst)->ready)
 		return true;
-	if (dmr_is_flush(pb))
-		return false;
-	dmr_lookup(dmr_view(inst), dmr_start(pb), dmr_len(pb), &p);
-	return p.what == DMR_FENCED;
+	/* Any part of it: the rest alone would come straight back. */
+	return !dmr_is_flush(pb) &&
+	       dmr_fault_overlaps(inst, dmr_start(pb), dmr_len(pb));
 }
 
 /* Returns whether a fence was added. */
@@ -177,7 +202,7 @@ static bool open_fault(struct dmr_instance *inst, struct dmr_bio *pb)
 	f = dmr_fault_new(inst, dmr_start(pb), dmr_len(pb));
 	if (!f) {
 		atomic64_inc(&inst->refused);
-		dmr_end(pb, last_word(pb, pb->reason));
+		dmr_end(pb, dmr_last_word(pb));
 		return false;
 	}
 	f->flags |= DM_REMAP_FAULT_F_HELD;
@@ -192,6 +217,18 @@ static bool open_fault(struct dmr_instance *inst, struct dmr_bio *pb)
 	return true;
 }
 
+static struct dmr_bio *next_to_go(struct dmr_instance *inst)
+{
+	struct dmr_bio *pb;
+
+	spin_lock_irq(&inst->lock);
+	pb = list_first_entry_or_null(&inst->go, struct dmr_bio, node);
+	if (pb)
+		list_del_init(&pb->node);
+	spin_unlock_irq(&inst->lock);
+	return pb;
+}
+
 void dmr_work(struct work_struct *work)
 {
 	struct dmr_instance *inst = container_of(work, struct dmr_instance, work);
@@ -199,7 +236,7 @@ void dmr_work(struct work_struct *work)
 	bool published = false, ring = false;
 	struct dmr_fault *f;
 	LIST_HEAD(incoming);
-	LIST_HEAD(go);
+	LIST_HEAD(go);		/* no longer fenced */
 
 	mutex_lock(&inst->mutex);
 	spin_lock_irq(&inst->lock);
@@ -211,8 +248,11 @@ void dmr_work(struct work_struct *work)
 		if (pb->reason == DMR_OP_DONE) {
 			dmr_fault_op_done(inst, pb->fault);
 			ring = true;
-		} else if (READ_ONCE(inst->pushback)) {
+		} else if (dmr_pushing_back(pb)) {
 			dmr_end(pb, BLK_STS_DM_REQUEUE);
+		} else if (dmr_is_due(pb)) {
+			atomic64_inc(&inst->expired);
+			dmr_end(pb, dmr_last_word(pb));
 		} else if (pb->reason == DMR_PARK) {
 			list_add_tail(&pb->node, fenced(inst, pb) ? &inst->parked : &go);
 		} else {
@@ -229,17 +269,24 @@ void dmr_work(struct work_struct *work)
 	}
 	if (ring)
 		dmr_ring(inst);
+	spin_lock_irq(&inst->lock);
+	list_splice_tail(&go, &inst->go);
+	spin_unlock_irq(&inst->lock);
 	mutex_unlock(&inst->mutex);
 
-	list_for_each_entry_safe(pb, next, &go, node) {
-		list_del_init(&pb->node);
+	/* Sending may block: what waits its turn stays where its deadline finds it. */
+	while ((pb = next_to_go(inst)))
 		dmr_issue(pb);
-	}
 }
 
-static bool is_due(const struct dmr_bio *pb)
+/* The results of an operation are not thrown away: its fault sees to the deadline. */
+static void take_due(struct list_head *from, struct list_head *late)
 {
-	return time_after_eq(jiffies, pb->deadline);
+	struct dmr_bio *pb, *next;
+
+	list_for_each_entry_safe(pb, next, from, node)
+		if (dmr_is_due(pb) && pb->reason != DMR_OP_DONE)
+			list_move_tail(&pb->node, late);
 }
 
 void dmr_deadline_work(struct work_struct *work)
@@ -248,21 +295,25 @@ void dmr_deadline_work(struct work_struct *work)
 		container_of(work, struct dmr_instance, deadlines.work);
 	struct dmr_bio *pb, *next_pb;
 	struct dmr_fault *f, *next;
+	LIST_HEAD(late);
 
 	mutex_lock(&inst->mutex);
-	list_for_each_entry_safe(pb, next_pb, &inst->parked, node)
-		if (is_due(pb)) {
-			list_del_init(&pb->node);
-			atomic64_inc(&inst->expired);
-			dmr_end(pb, last_word(pb, pb->reason));
-		}
+	take_due(&inst->parked, &late);
+	spin_lock_irq(&inst->lock);
+	take_due(&inst->incoming, &late);
+	take_due(&inst->go, &late);
+	spin_unlock_irq(&inst->lock);
 	list_for_each_entry_safe(f, next, &inst->faults, node) {
 		pb = f->pb;
-		if (!pb || f->state == DM_REMAP_FAULT_BUSY || !is_due(pb))
+		if (!pb || f->state == DM_REMAP_FAULT_BUSY || !dmr_is_due(pb))
 			continue;
 		dmr_fault_lose_bio(inst, f);
+		list_add_tail(&pb->node, &late);
+	}
+	list_for_each_entry_safe(pb, next_pb, &late, node) {
+		list_del_init(&pb->node);
 		atomic64_inc(&inst->expired);
-		dmr_end(pb, last_word(pb, pb->reason));
+		dmr_end(pb, dmr_last_word(pb));
 	}
 	mutex_unlock(&inst->mutex);
 	if (READ_ONCE(inst->held_bios))

@@ -98,23 +98,33 @@ bool dmr_stale(struct dmr_instance *inst, u64 gen, u64 sector, unsigned int len,
 	       p.len < len;
 }
 
+/* What one clone, or the submitter, found: the first error and the gravest need. */
+static void note(struct dmr_bio *pb, blk_status_t status, enum dmr_reason next)
+{
+	struct dmr_instance *inst = pb->t->inst;
+	unsigned long flags;
+
+	spin_lock_irqsave(&inst->lock, flags);
+	if (!pb->status)
+		pb->status = status;
+	if (next > pb->next)
+		pb->next = next;
+	spin_unlock_irqrestore(&inst->lock, flags);
+}
+
 /* The last of a bio's clones is back, and so is their submitter. */
 static void put_pending(struct dmr_bio *pb)
 {
 	if (!atomic_dec_and_test(&pb->pending))
 		return;
-	if (pb->fault) {
+	if (pb->fault)
 		dmr_hold(pb, DMR_OP_DONE, BLK_STS_OK);
-	} else if (dmr_is_flush(pb)) {
-		dmr_flush_done(pb, pb->status);
+	else if (dmr_is_flush(pb))
+		dmr_end(pb, dmr_flush_done(pb, pb->status));
+	else if (!pb->next || (pb->next == DMR_FAULT && !dmr_may_fault(pb, pb->status)))
 		dmr_end(pb, pb->status);
-	} else if (pb->next == DMR_FAULT && !dmr_may_fault(pb, pb->status)) {
-		dmr_end(pb, pb->status);
-	} else if (pb->next) {
+	else
 		dmr_hold_or_end(pb, pb->next, pb->status);
-	} else {
-		dmr_end(pb, pb->status);
-	}
 }
 
 static void clone_end_io(struct bio *bio)
@@ -127,17 +137,17 @@ static void clone_end_io(struct bio *bio)
 	if (f) {
 		u8 st = dmr_wire_status(bio->bi_status);
 
-		if (c->piece && (st || c->piece->result == DM_REMAP_STATUS_NOT_DONE))
+		/* Several clones may write one piece: only errors are stored. */
+		if (c->piece && st)
 			c->piece->result = st;
-		else if (!c->piece && st)
+		else if (st)
 			f->rest_failed = true;
 	} else if (bio->bi_status) {
-		pb->status = bio->bi_status;
-		pb->next = DMR_FAULT;
+		note(pb, bio->bi_status, DMR_FAULT);
 	} else if (op_is_write(pb->opf) && !dmr_is_flush(pb) &&
 		   dmr_stale(inst, c->gen, c->start, c->len, c->dest, c->dest_sector)) {
 		atomic64_inc(&inst->redone);
-		pb->next = DMR_PARK;
+		note(pb, BLK_STS_OK, DMR_PARK);
 	}
 	bio_put(bio);
 	put_pending(pb);
@@ -150,6 +160,8 @@ static void submit_clone(struct dmr_bio *pb, struct dm_remap_piece *piece, u64 g
 	struct dmr_clone *c;
 
 	orig->bi_iter = pb->iter;
+	/* Left by its first trip; a clone would inherit it and miss its partition. */
+	bio_clear_flag(orig, BIO_REMAPPED);
 	/* The bio set's reserve makes this wait, never fail. */
 	bio = bio_alloc_clone(dmr_bdev(pb->t, p->dest), orig, GFP_NOIO,
 			      &pb->t->inst->clones);
@@ -202,16 +214,16 @@ void dmr_issue(struct dmr_bio *pb)
 		if (bio_op(dmr_to_bio(pb)) == REQ_OP_DISCARD && p.dest == DMR_SPARE)
 			goto next;
 		if (p.what == DMR_FENCED) {
-			pb->next = DMR_PARK;
+			note(pb, BLK_STS_OK, DMR_PARK);
+			break;
+		}
+		if (p.what == DMR_POISONED && op_is_write(pb->opf)) {
+			note(pb, BLK_STS_OK, DMR_HEAL);
 			break;
 		}
 		if (p.what == DMR_POISONED) {
-			if (op_is_write(pb->opf)) {
-				pb->next = DMR_HEAL;
-			} else {
-				atomic64_inc(&inst->poison_reads);
-				pb->status = BLK_STS_MEDIUM;
-			}
+			atomic64_inc(&inst->poison_reads);
+			note(pb, BLK_STS_MEDIUM, DMR_NONE);
 			break;
 		}
 		submit_clone(pb, NULL, gen, sector, &p, 0);
@@ -240,11 +252,12 @@ static void write_rest(struct dmr_fault *f, struct dm_remap_piece *piece,
 
 /*
  * TRY or PLACE for a held write. The fault is busy, so that nobody else
- * touches it or its bio until DMR_OP_DONE; called without inst->mutex, since
- * the submission may wait for memory.
+ * touches it or its bio until DMR_OP_DONE; a work of its own, since the
+ * submission may wait for memory or for a device's queue.
  */
-void dmr_op_submit(struct dmr_fault *f)
+void dmr_op_work(struct work_struct *work)
 {
+	struct dmr_fault *f = container_of(work, struct dmr_fault, op);
 	struct dmr_bio *pb = f->pb;
 	unsigned int i;
 	u64 done = 0;
@@ -253,7 +266,7 @@ void dmr_op_submit(struct dmr_fault *f)
 	for (i = 0; i < f->nr_pieces; i++) {
 		struct dm_remap_piece *piece = &f->pieces[i];
 
-		piece->result = DM_REMAP_STATUS_NOT_DONE;
+		piece->result = DM_REMAP_STATUS_OK;
 		if (f->placing && piece->kind == DM_REMAP_MAPPED) {
 			struct dmr_place p = {
 				.dest = DMR_SPARE,
@@ -266,8 +279,6 @@ void dmr_op_submit(struct dmr_fault *f)
 		} else if (!f->placing) {
 			write_rest(f, piece, f->start + piece->offset,
 				   f->start + piece->offset + piece->len);
-		} else {
-			piece->result = DM_REMAP_STATUS_OK;
 		}
 	}
 	for (i = 0; f->placing && i <= f->nr_pieces; i++) {

@@ -369,9 +369,9 @@ static int fault_dumpit(struct sk_buff *skb, struct netlink_callback *cb)
 		return PTR_ERR(inst);
 	mutex_lock(&inst->mutex);
 	if (!cb->args[0]) {
-		/* Before the faults are read: what comes later rings again. */
+		/* Before faults and counts are read: what comes later rings again. */
 		if (NETLINK_CB(cb->skb).portid == inst->owner)
-			WRITE_ONCE(inst->bell, false);
+			smp_store_mb(inst->bell, false); /* pairs with dmr_flush_done() */
 		r = put_instance(skb, cb, inst);
 		cb->args[0] = 1;
 	}

@@ -59,8 +59,8 @@ struct dmr_place {
 	unsigned int len;		/* sectors to which this answer applies */
 };
 
-/* Why a bio came to the worker. */
-enum dmr_reason { DMR_NONE, DMR_PARK, DMR_FAULT, DMR_HEAL, DMR_OP_DONE };
+/* Why a bio came to the worker, or must; the graver ones last. */
+enum dmr_reason { DMR_NONE, DMR_PARK, DMR_HEAL, DMR_FAULT, DMR_OP_DONE };
 
 enum dmr_hold { DMR_HELD, DMR_PUSHBACK, DMR_REFUSED };
 
@@ -79,7 +79,7 @@ struct dmr_bio {
 	blk_status_t status;		/* of its clones */
 	atomic_t pending;		/* clones under way, and their submitter */
 	unsigned long deadline;
-	struct list_head node;		/* incoming, parked, or the worker's own */
+	struct list_head node;		/* incoming, parked, go, or a local list */
 	struct dmr_fault *fault;
 };
 
@@ -95,6 +95,7 @@ struct dmr_fault {
 	bool placing;			/* busy with PLACE rather than TRY */
 	bool rest_failed;		/* an unlisted part of PLACE failed */
 	struct dmr_bio *pb;
+	struct work_struct op;		/* TRY or PLACE */
 	unsigned int nr_pieces;
 	struct dm_remap_piece *pieces;
 	/* Sectors that a TRY has written where the table points. */
@@ -144,6 +145,7 @@ struct dmr_instance {
 
 	spinlock_t lock;
 	struct list_head incoming;
+	struct list_head go;		/* unfenced, to be sent */
 	bool pushback;
 	bool queue_unowned;
 	u64 flush_fails[2];
@@ -210,7 +212,10 @@ void dmr_hold_or_end(struct dmr_bio *pb, enum dmr_reason reason,
 void dmr_end(struct dmr_bio *pb, blk_status_t status);
 void dmr_unpark(struct dmr_instance *inst);
 void dmr_push_back(struct dmr_instance *inst);
-void dmr_flush_done(struct dmr_bio *pb, blk_status_t status);
+blk_status_t dmr_flush_done(struct dmr_bio *pb, blk_status_t status);
+bool dmr_pushing_back(struct dmr_bio *pb);
+bool dmr_is_due(const struct dmr_bio *pb);
+blk_status_t dmr_last_word(const struct dmr_bio *pb);
 bool dmr_may_fault(struct dmr_bio *pb, blk_status_t status);
 u8 dmr_wire_status(blk_status_t status);
 void dmr_work(struct work_struct *work);
@@ -223,7 +228,7 @@ bool dmr_stale(struct dmr_instance *inst, u64 gen, u64 sector, unsigned int len,
 	       enum dmr_dest dest, u64 dest_sector);
 int dmr_clones_init(struct dmr_instance *inst);
 void dmr_issue(struct dmr_bio *pb);
-void dmr_op_submit(struct dmr_fault *f);
+void dmr_op_work(struct work_struct *work);
 
 /* fault.c: faults and their fences; all need inst->mutex */
 struct dmr_fault *dmr_fault_new(struct dmr_instance *inst, u64 start, u64 len);

@@ -4,6 +4,7 @@
  * consecutive tables of one mapped device share.
  */
 #include <linux/module.h>
+#include <linux/sched/mm.h>
 #include <linux/slab.h>
 
 #include "shim.h"
@@ -31,7 +32,7 @@ static int hold_in_map(struct dmr_bio *pb, enum dmr_reason reason)
 	case DMR_PUSHBACK:
 		return DM_MAPIO_REQUEUE;
 	default:
-		return end_now(pb, reason == DMR_HEAL ? BLK_STS_MEDIUM : BLK_STS_IOERR);
+		return end_now(pb, dmr_last_word(pb));
 	}
 }
 
@@ -137,7 +138,7 @@ static int dmr_end_io(struct dm_target *ti, struct bio *bio, blk_status_t *error
 	if (unlikely(pb->ended))
 		return DM_ENDIO_DONE;
 	if (unlikely(dmr_is_flush(pb))) {
-		dmr_flush_done(pb, *error);
+		*error = dmr_flush_done(pb, *error);
 		return DM_ENDIO_DONE;
 	}
 	if (unlikely(*error)) {
@@ -228,6 +229,7 @@ static struct dmr_instance *instance_new(struct dmr_target *t, struct mapped_dev
 	INIT_LIST_HEAD(&inst->free_faults);
 	INIT_LIST_HEAD(&inst->parked);
 	INIT_LIST_HEAD(&inst->incoming);
+	INIT_LIST_HEAD(&inst->go);
 	INIT_WORK(&inst->work, dmr_work);
 	INIT_DELAYED_WORK(&inst->deadlines, dmr_deadline_work);
 	INIT_DELAYED_WORK(&inst->doorbell, dmr_doorbell_work);
@@ -269,14 +271,20 @@ static int join_instance(struct dmr_target *t)
 {
 	struct mapped_device *md = dm_table_get_md(t->ti->table);
 	dev_t data = t->data->bdev->bd_dev, spare = t->spare->bdev->bd_dev;
+	/* A daemon's request waits for this lock: nothing under it may wait for I/O. */
+	unsigned int noio = memalloc_noio_save();
 	struct dmr_instance *inst;
 	int r = 0;
 
 	mutex_lock(&dmr_instances_lock);
 	list_for_each_entry(inst, &dmr_instances, node) {
-		if (inst->md == md && inst->data_dev == data && inst->spare_dev == spare &&
-		    inst->sectors == t->ti->len)
-			goto found;
+		if (inst->md == md && inst->data_dev == data && inst->spare_dev == spare) {
+			if (inst->sectors == t->ti->len)
+				goto found;
+			t->ti->error = "Length differs from the one this device has";
+			r = -EBUSY;
+			goto out;
+		}
 		if (inst->spare_dev == spare && inst->md != md) {
 			t->ti->error = "Spare is used by another mapped device";
 			r = -EBUSY;
@@ -294,6 +302,7 @@ found:
 	t->inst = inst;
 out:
 	mutex_unlock(&dmr_instances_lock);
+	memalloc_noio_restore(noio);
 	return r;
 }
 

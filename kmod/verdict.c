@@ -309,7 +309,7 @@ static bool slots_distinct(struct dmr_instance *inst, const struct dm_remap_piec
 	return true;
 }
 
-/* TRY or PLACE. Drops inst->mutex before it submits. */
+/* TRY or PLACE. A work sends what is to be written, so that no request waits for a disk. */
 int dmr_start_op(struct dmr_instance *inst, u64 id, bool place,
 		 const struct dm_remap_piece *pieces, unsigned int nr,
 		 struct netlink_ext_ack *extack)
@@ -352,9 +352,7 @@ int dmr_start_op(struct dmr_instance *inst, u64 id, bool place,
 		take_slots(inst, f);
 	if (io) {
 		f->state = DM_REMAP_FAULT_BUSY;
-		mutex_unlock(&inst->mutex);
-		dmr_op_submit(f);
-		mutex_lock(&inst->mutex);
+		queue_work(inst->wq, &f->op);
 	} else {
 		f->state = DM_REMAP_FAULT_PLACED;
 		f->flags |= DM_REMAP_FAULT_F_PINNED;
@@ -502,7 +500,7 @@ int dmr_fail(struct dmr_instance *inst, u64 id, struct netlink_ext_ack *extack)
 	pb = f->pb;
 	dmr_fault_lose_bio(inst, f);
 	atomic64_inc(&inst->fails);
-	dmr_end(pb, pb->error ?: pb->reason == DMR_HEAL ? BLK_STS_MEDIUM : BLK_STS_IOERR);
+	dmr_end(pb, dmr_last_word(pb));
 	return 0;
 }
 
@@ -515,6 +513,8 @@ int dmr_fence(struct dmr_instance *inst, u64 start, u64 len, u64 *id,
 	if (!len || check_add_overflow(start, len, &end) || end > inst->sectors ||
 	    (start | len) % inst->block)
 		return refuse(extack, -ERANGE, "range is empty, unaligned or past the end of the device");
+	if (!dmr_view(inst)->ready)
+		return refuse(extack, -EBUSY, "instance is not ready");
 	if (dmr_fault_overlaps(inst, start, len))
 		return refuse(extack, -EBUSY, "range overlaps a fault");
 	f = dmr_fault_new(inst, start, len);
