@@ -6,13 +6,21 @@ mod demo;
 mod disks;
 mod harness;
 mod module;
+mod partitions;
 
 use anyhow::{Context, Result};
 
 use crate::case::Case;
 
-const TABLES: &[&[Case]] =
-    &[boot::CASES, disks::CASES, module::CASES, daemon::CASES, demo::CASES, harness::CASES];
+const TABLES: &[&[Case]] = &[
+    boot::CASES,
+    disks::CASES,
+    module::CASES,
+    daemon::CASES,
+    partitions::CASES,
+    demo::CASES,
+    harness::CASES,
+];
 
 /// Every case, in the order they run.
 pub fn all() -> impl Iterator<Item = Case> {
