@@ -67,6 +67,7 @@ checkpatch: $(CACHE)/checkpatch.pl
 
 # sparse's findings are warnings, which the build does not fail for.
 sparse:
+	@mkdir -p target
 	@$(MAKE) --no-print-directory kmod KREL=$(call newest,6.12) KBUILD_DIR=target/sparse KFLAGS="-B C=2" \
 		>target/sparse.log 2>&1 || { cat target/sparse.log; exit 1; }
 	@! grep -E 'sparse/.*(warning|error):' target/sparse.log
