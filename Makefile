@@ -10,7 +10,7 @@ KERNEL ?= 6.12
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dm-remap
 SUDO = $(if $(filter 0,$(shell id -u)),,sudo)
 PACKAGES = binutils gcc libc6-dev make xz-utils cpio kmod dmsetup e2fsprogs fio busybox-static qemu-system-x86 \
-	sparse libdevmapper-dev libclang-dev linux-image-amd64 linux-headers-amd64 linux-source-6.12 nbdkit nbdkit-plugin-dev qemu-utils
+	sparse libdevmapper-dev libclang-dev linux-image-amd64 linux-headers-amd64 linux-source-6.12 nbdkit nbdkit-plugin-dev
 
 # The stock kernels that guests boot: the newest 6.1 and 6.12 that are installed here with headers.
 newest = $(shell ls -d /lib/modules/$(1).*-amd64/build 2>/dev/null | cut -d/ -f4 | grep -v -e -cloud- -e -rt- | \
@@ -26,13 +26,15 @@ KBUILD_DIR = target/kmod/$(KREL)
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
+# qemu-utils must be of the emulator's version, or apt refuses both; a machine may have one from elsewhere.
 deps: ## install the Debian packages that are missing
-	@dpkg -s $(PACKAGES) >/dev/null 2>&1 && [ -n "$(call newest,6.12)" ] || { \
+	@dpkg -s $(PACKAGES) qemu-utils >/dev/null 2>&1 && [ -n "$(call newest,6.12)" ] || { \
 		$(SUDO) apt-get -q update && \
 		image=$$(apt-cache search '^linux-image-6\.12.*deb12-amd64$$' | cut -d' ' -f1 | sort -V | tail -1) && \
 		[ -n "$$image" ] && \
+		qemu=$$(apt-cache policy qemu-system-x86 | sed -n 's/ *Candidate: //p') && \
 		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends \
-			$(PACKAGES) $$image $${image/image/headers}; \
+			--allow-downgrades $(PACKAGES) qemu-utils=$$qemu $$image $${image/image/headers}; \
 	}
 
 build: ## the daemon and the tools
