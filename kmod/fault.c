@@ -1,12 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Faults, the fences they put up, and the view that shows both to lookups.
- * Everything here needs inst->mutex.
+ * Faults, the fences they put up, and the view that shows both to lookups. Everything here needs
+ * inst->mutex.
  */
 #include <linux/slab.h>
 #include <linux/sort.h>
 
 #include "shim.h"
+
+#define CREATE_TRACE_POINTS
+#include "trace.h"
+
+void dmr_fault_trace(const struct dmr_fault *f, const char *state)
+{
+	trace_dm_remap_fault(f->inst->id, f->id, f->start, f->len, state);
+}
 
 struct dmr_view *dmr_view(struct dmr_instance *inst)
 {
@@ -20,38 +28,25 @@ static int by_start(const void *a, const void *b)
 	return x->start < y->start ? -1 : x->start > y->start;
 }
 
-static void assign_slow(struct dmr_instance *inst, int bit, bool value)
-{
-	if (value)
-		set_bit(bit, &inst->slow);
-	else
-		clear_bit(bit, &inst->slow);
-}
-
 /*
- * Two views take turns, so this needs no memory; a view is written only when
- * nobody can read it any more. The generation rises last: who reads the new
- * one sees the new view and the new slow bits.
+ * Two views take turns, so this needs no memory; a view is written only when nobody can read it any
+ * more. The generation rises last: who reads the new one sees the new view and the new slow bits.
  */
-void dmr_publish(struct dmr_instance *inst, struct dmr_index *index, bool ready)
+void dmr_publish(struct dmr_instance *inst, bool ready)
 {
 	struct dmr_view *v = inst->other, *old = dmr_view(inst);
 	struct dmr_fault *f;
 
 	cond_synchronize_rcu_expedited(v->cookie);
-	v->index = index;
 	v->ready = ready;
 	v->nr_fences = 0;
 	list_for_each_entry(f, &inst->faults, node)
-		v->fences[v->nr_fences++] = (struct dmr_range){
-			.start = f->start,
-			.end = f->start + f->len,
-		};
+		v->fences[v->nr_fences++] = (struct dmr_range){ f->start, f->start + f->len };
 	sort(v->fences, v->nr_fences, sizeof(v->fences[0]), by_start, NULL);
 	rcu_assign_pointer(inst->view, v);
-	assign_slow(inst, DMR_SLOW_UNREADY, !ready);
-	assign_slow(inst, DMR_SLOW_EXTENTS, index->extents);
-	assign_slow(inst, DMR_SLOW_FENCES, v->nr_fences);
+	assign_bit(DMR_SLOW_UNREADY, &inst->slow, !ready);
+	assign_bit(DMR_SLOW_EXTENTS, &inst->slow, inst->extents);
+	assign_bit(DMR_SLOW_FENCES, &inst->slow, v->nr_fences);
 	/* Pairs with the acquires in map, dmr_issue() and dmr_stale(). */
 	smp_store_release(&inst->gen, inst->gen + 1);
 	old->cookie = start_poll_synchronize_rcu_expedited();
@@ -60,9 +55,18 @@ void dmr_publish(struct dmr_instance *inst, struct dmr_index *index, bool ready)
 
 void dmr_publish_fences(struct dmr_instance *inst)
 {
-	struct dmr_view *v = dmr_view(inst);
+	dmr_publish(inst, dmr_view(inst)->ready);
+}
 
-	dmr_publish(inst, v->index, v->ready);
+/* Publishes new fences; after it every lookup sees them, so that their faults may be listed. */
+void dmr_fences_seen(struct dmr_instance *inst)
+{
+	struct dmr_fault *f;
+
+	dmr_publish_fences(inst);
+	synchronize_rcu_expedited();
+	list_for_each_entry(f, &inst->faults, node)
+		f->listed = true;
 }
 
 bool dmr_fault_overlaps(struct dmr_instance *inst, u64 start, u64 len)
@@ -78,20 +82,21 @@ bool dmr_fault_overlaps(struct dmr_instance *inst, u64 start, u64 len)
 /* NULL: the bound on faults is reached. Its fence still has to be published. */
 struct dmr_fault *dmr_fault_new(struct dmr_instance *inst, u64 start, u64 len)
 {
-	struct dmr_fault *f = list_first_entry_or_null(&inst->free_faults,
-						       struct dmr_fault, node);
+	struct dmr_fault *f = list_first_entry_or_null(&inst->free_faults, struct dmr_fault, node);
 
 	if (!f)
 		return NULL;
 	list_del(&f->node);
 	memset(f, 0, sizeof(*f));
 	INIT_WORK(&f->op, dmr_op_work);
+	f->inst = inst;
 	f->id = inst->next_fault++;
 	f->start = start;
 	f->len = len;
 	list_add_tail(&f->node, &inst->faults);
-	atomic64_inc(&inst->faults_opened);
+	dmr_count(inst, DMR_FAULTS);
 	atomic_inc(&dmr_live_faults);
+	dmr_fault_trace(f, "open");
 	return f;
 }
 
@@ -106,8 +111,9 @@ struct dmr_fault *dmr_fault_find(struct dmr_instance *inst, u64 id)
 }
 
 /* Slots that were placed but will not be installed are free again, unless they failed. */
-void dmr_slots_forget(struct dmr_instance *inst, struct dmr_fault *f)
+void dmr_slots_forget(struct dmr_fault *f)
 {
+	struct dmr_instance *inst = f->inst;
 	unsigned int i;
 
 	for (i = 0; f->placing && i < f->nr_pieces; i++) {
@@ -123,39 +129,37 @@ void dmr_slots_forget(struct dmr_instance *inst, struct dmr_fault *f)
 }
 
 /* The fence is lifted at the next publication. */
-void dmr_fault_end(struct dmr_instance *inst, struct dmr_fault *f)
+void dmr_fault_end(struct dmr_fault *f, const char *how)
 {
+	dmr_fault_trace(f, how);
 	if (f->pb)
 		f->pb->fault = NULL;
 	kvfree(f->pieces);
 	f->pieces = NULL;
-	list_move(&f->node, &inst->free_faults);
+	list_move(&f->node, &f->inst->free_faults);
 	atomic_dec(&dmr_live_faults);
 }
 
 /* Its bio leaves: an unpinned fault ends, a pinned one stays. */
-void dmr_fault_lose_bio(struct dmr_instance *inst, struct dmr_fault *f)
+void dmr_fault_lose_bio(struct dmr_fault *f, const char *how)
 {
 	f->pb->fault = NULL;
 	f->pb = NULL;
 	f->flags &= ~DM_REMAP_FAULT_F_HELD;
-	if (f->flags & DM_REMAP_FAULT_F_PINNED)
+	if (f->flags & DM_REMAP_FAULT_F_PINNED) {
+		dmr_fault_trace(f, how);
 		return;
-	dmr_slots_forget(inst, f);
-	dmr_fault_end(inst, f);
-	dmr_publish_fences(inst);
-	dmr_unpark(inst);
-}
-
-static void retire_slot(struct dmr_instance *inst, const struct dm_remap_piece *p)
-{
-	bitmap_set(inst->retired, p->slot - inst->slot_start,
-		   round_up(p->len, inst->slot_unit));
+	}
+	dmr_slots_forget(f);
+	dmr_fault_end(f, how);
+	dmr_publish_fences(f->inst);
+	dmr_unpark(f->inst);
 }
 
 /* The I/O of a TRY or PLACE has returned. */
-void dmr_fault_op_done(struct dmr_instance *inst, struct dmr_fault *f)
+void dmr_fault_op_done(struct dmr_fault *f)
 {
+	struct dmr_instance *inst = f->inst;
 	struct dmr_bio *pb = f->pb;
 	bool failed = f->rest_failed;
 	unsigned int i;
@@ -169,22 +173,25 @@ void dmr_fault_op_done(struct dmr_instance *inst, struct dmr_fault *f)
 		} else if (p->result != DM_REMAP_STATUS_OK) {
 			failed = true;
 			if (p->kind == DM_REMAP_MAPPED)
-				retire_slot(inst, p);
+				bitmap_set(inst->retired, p->slot - inst->slot_start,
+					   round_up(p->len, inst->slot_unit));
 		}
 	}
 	if (f->placing && !failed) {
 		f->state = DM_REMAP_FAULT_PLACED;
 		f->flags |= DM_REMAP_FAULT_F_PINNED;
+		dmr_fault_trace(f, "placed");
 	} else {
 		f->state = DM_REMAP_FAULT_OPEN;
+		dmr_fault_trace(f, f->placing ? "not placed" : "tried");
 	}
 	if (dmr_pushing_back(pb)) {
-		dmr_fault_lose_bio(inst, f);
+		dmr_fault_lose_bio(f, "pushed back");
 		dmr_end(pb, BLK_STS_DM_REQUEUE);
 	} else if (dmr_is_due(pb)) {
 		/* However busy its owner keeps it. */
-		dmr_fault_lose_bio(inst, f);
-		atomic64_inc(&inst->expired);
+		dmr_fault_lose_bio(f, "expired");
+		dmr_count(inst, DMR_EXPIRED);
 		dmr_end(pb, dmr_last_word(pb));
 	}
 }
@@ -197,9 +204,8 @@ void dmr_owner_gone(struct dmr_instance *inst)
 
 	WRITE_ONCE(inst->owner, 0);
 	list_for_each_entry_safe(f, next, &inst->faults, node)
-		if ((f->flags & DM_REMAP_FAULT_F_FENCE) &&
-		    !(f->flags & DM_REMAP_FAULT_F_PINNED)) {
-			dmr_fault_end(inst, f);
+		if ((f->flags & DM_REMAP_FAULT_F_FENCE) && !(f->flags & DM_REMAP_FAULT_F_PINNED)) {
+			dmr_fault_end(f, "owner gone");
 			lifted = true;
 		}
 	if (lifted) {

@@ -13,22 +13,8 @@ bool dmr_may_fault(struct dmr_bio *pb, blk_status_t status)
 	if ((status == BLK_STS_MEDIUM || status == BLK_STS_IOERR) &&
 	    (op == REQ_OP_READ || op == REQ_OP_WRITE) && !(pb->opf & REQ_RAHEAD))
 		return true;
-	atomic64_inc(&pb->t->inst->passed);
+	dmr_count(pb->t->inst, DMR_PASSED);
 	return false;
-}
-
-u8 dmr_wire_status(blk_status_t status)
-{
-	switch (status) {
-	case BLK_STS_OK:
-		return DM_REMAP_STATUS_OK;
-	case BLK_STS_MEDIUM:
-		return DM_REMAP_STATUS_MEDIUM;
-	case BLK_STS_IOERR:
-		return DM_REMAP_STATUS_IOERR;
-	default:
-		return DM_REMAP_STATUS_OTHER;
-	}
 }
 
 /* Outside a noflush suspend device-mapper takes no bio back, whatever presuspend said. */
@@ -40,7 +26,7 @@ bool dmr_pushing_back(struct dmr_bio *pb)
 /* A discard has no pages to hold. */
 static unsigned int held_len(const struct dmr_bio *pb)
 {
-	return (pb->opf & REQ_OP_MASK) == REQ_OP_DISCARD ? 0 : dmr_len(pb);
+	return dmr_is_discard(pb) ? 0 : dmr_len(pb);
 }
 
 /*
@@ -64,7 +50,7 @@ enum dmr_hold dmr_hold(struct dmr_bio *pb, enum dmr_reason reason, blk_status_t 
 	}
 	if ((reason == DMR_FAULT || reason == DMR_HEAL) && !READ_ONCE(inst->owner) &&
 	    !inst->queue_unowned) {
-		atomic64_inc(&inst->unowned);
+		dmr_count(inst, DMR_UNOWNED);
 		spin_unlock_irqrestore(&inst->lock, flags);
 		return DMR_REFUSED;
 	}
@@ -73,7 +59,7 @@ enum dmr_hold dmr_hold(struct dmr_bio *pb, enum dmr_reason reason, blk_status_t 
 		if (inst->held_bios &&
 		    (inst->held_bios >= inst->max_held_bios ||
 		     inst->held_sectors + held_len(pb) > inst->max_held_sectors)) {
-			atomic64_inc(&inst->refused);
+			dmr_count(inst, DMR_REFUSALS);
 			spin_unlock_irqrestore(&inst->lock, flags);
 			return DMR_REFUSED;
 		}
@@ -142,32 +128,6 @@ void dmr_end(struct dmr_bio *pb, blk_status_t status)
 	bio_endio(bio);
 }
 
-/*
- * A flush counts for a failure only if it was sent after it. Returns what the
- * caller is told: with nothing mapped, the spare holds nothing of its own.
- */
-blk_status_t dmr_flush_done(struct dmr_bio *pb, blk_status_t status)
-{
-	struct dmr_instance *inst = pb->t->inst;
-	int bit = pb->dest == DMR_DATA ? DMR_SLOW_DATA_FLUSH : DMR_SLOW_SPARE_FLUSH;
-	unsigned long flags;
-
-	if (!status && !test_bit(bit, &inst->slow))
-		return status;
-	spin_lock_irqsave(&inst->lock, flags);
-	if (status) {
-		inst->flush_fails[pb->dest]++;
-		set_bit(bit, &inst->slow);
-		dmr_ring(inst);
-	} else if (inst->flush_fails[pb->dest] == pb->gen) {
-		clear_bit(bit, &inst->slow);
-	}
-	spin_unlock_irqrestore(&inst->lock, flags);
-	if (pb->dest == DMR_SPARE && !test_bit(DMR_SLOW_EXTENTS, &inst->slow))
-		return BLK_STS_OK;
-	return status;
-}
-
 /* A fence is gone: the parked bios look again. Needs inst->mutex. */
 void dmr_unpark(struct dmr_instance *inst)
 {
@@ -201,8 +161,8 @@ static bool open_fault(struct dmr_instance *inst, struct dmr_bio *pb)
 	}
 	f = dmr_fault_new(inst, dmr_start(pb), dmr_len(pb));
 	if (!f) {
-		atomic64_inc(&inst->refused);
-		dmr_end(pb, dmr_last_word(pb));
+		/* As many as can be fenced: it is sent again when one of them has ended. */
+		list_add_tail(&pb->node, &inst->parked);
 		return false;
 	}
 	f->flags |= DM_REMAP_FAULT_F_HELD;
@@ -234,7 +194,6 @@ void dmr_work(struct work_struct *work)
 	struct dmr_instance *inst = container_of(work, struct dmr_instance, work);
 	struct dmr_bio *pb, *next;
 	bool published = false, ring = false;
-	struct dmr_fault *f;
 	LIST_HEAD(incoming);
 	LIST_HEAD(go);		/* no longer fenced */
 
@@ -246,12 +205,12 @@ void dmr_work(struct work_struct *work)
 	list_for_each_entry_safe(pb, next, &incoming, node) {
 		list_del_init(&pb->node);
 		if (pb->reason == DMR_OP_DONE) {
-			dmr_fault_op_done(inst, pb->fault);
+			dmr_fault_op_done(pb->fault);
 			ring = true;
 		} else if (dmr_pushing_back(pb)) {
 			dmr_end(pb, BLK_STS_DM_REQUEUE);
 		} else if (dmr_is_due(pb)) {
-			atomic64_inc(&inst->expired);
+			dmr_count(inst, DMR_EXPIRED);
 			dmr_end(pb, dmr_last_word(pb));
 		} else if (pb->reason == DMR_PARK) {
 			list_add_tail(&pb->node, fenced(inst, pb) ? &inst->parked : &go);
@@ -259,15 +218,9 @@ void dmr_work(struct work_struct *work)
 			published |= open_fault(inst, pb);
 		}
 	}
-	if (published) {
-		dmr_publish_fences(inst);
-		/* After this every lookup sees the fences, so they may be listed. */
-		synchronize_rcu_expedited();
-		list_for_each_entry(f, &inst->faults, node)
-			f->listed = true;
-		ring = true;
-	}
-	if (ring)
+	if (published)
+		dmr_fences_seen(inst);
+	if (published || ring)
 		dmr_ring(inst);
 	spin_lock_irq(&inst->lock);
 	list_splice_tail(&go, &inst->go);
@@ -291,8 +244,7 @@ static void take_due(struct list_head *from, struct list_head *late)
 
 void dmr_deadline_work(struct work_struct *work)
 {
-	struct dmr_instance *inst =
-		container_of(work, struct dmr_instance, deadlines.work);
+	struct dmr_instance *inst = container_of(work, struct dmr_instance, deadlines.work);
 	struct dmr_bio *pb, *next_pb;
 	struct dmr_fault *f, *next;
 	LIST_HEAD(late);
@@ -307,12 +259,12 @@ void dmr_deadline_work(struct work_struct *work)
 		pb = f->pb;
 		if (!pb || f->state == DM_REMAP_FAULT_BUSY || !dmr_is_due(pb))
 			continue;
-		dmr_fault_lose_bio(inst, f);
+		dmr_fault_lose_bio(f, "expired");
 		list_add_tail(&pb->node, &late);
 	}
 	list_for_each_entry_safe(pb, next_pb, &late, node) {
 		list_del_init(&pb->node);
-		atomic64_inc(&inst->expired);
+		dmr_count(inst, DMR_EXPIRED);
 		dmr_end(pb, dmr_last_word(pb));
 	}
 	mutex_unlock(&inst->mutex);
@@ -340,7 +292,7 @@ void dmr_push_back(struct dmr_instance *inst)
 		/* A busy one follows when its I/O returns. */
 		if (!pb || f->state == DM_REMAP_FAULT_BUSY)
 			continue;
-		dmr_fault_lose_bio(inst, f);
+		dmr_fault_lose_bio(f, "pushed back");
 		dmr_end(pb, BLK_STS_DM_REQUEUE);
 	}
 	mutex_unlock(&inst->mutex);

@@ -23,40 +23,34 @@ int dmr_clones_init(struct dmr_instance *inst)
 	return bioset_init(&inst->clones, BIO_POOL_SIZE, offsetof(struct dmr_clone, bio), 0);
 }
 
-static void lookup_extent(const struct dmr_index *index, u64 sector,
-			  unsigned int len, struct dmr_place *place)
+static void lookup_extent(struct dmr_instance *inst, u64 sector, unsigned int len,
+			  struct dmr_place *place)
 {
-	const struct dm_remap_extent *e = dmr_index_find(index, sector);
+	struct dm_remap_extent e;
 
-	place->what = DMR_GO;
-	place->dest = DMR_DATA;
-	place->sector = sector;
-	place->len = len;
-	if (!e || e->start >= sector + len)
+	*place = (struct dmr_place){ .what = DMR_GO, .dest = DMR_DATA, .sector = sector, .len = len };
+	if (!dmr_table_next(&inst->table, sector, sector + len, &e))
 		return;
-	if (e->start > sector) {
-		place->len = e->start - sector;
+	if (e.start > sector) {
+		place->len = e.start - sector;
 		return;
 	}
-	place->len = min_t(u64, len, e->start + e->len - sector);
-	if (e->kind != DM_REMAP_MAPPED) {
+	place->len = e.len;
+	if (e.kind != DM_REMAP_MAPPED) {
 		place->what = DMR_POISONED;
 		return;
 	}
 	place->dest = DMR_SPARE;
-	place->sector = e->slot + (sector - e->start);
+	place->sector = e.slot;
 }
 
-/* Fences hide what they cover. Needs RCU or inst->mutex. */
-void dmr_lookup(const struct dmr_view *view, u64 sector, unsigned int len,
-		struct dmr_place *place)
+/* The part of the range that a fence covers or leaves: true, or false with *len cut. */
+static bool fenced(const struct dmr_view *view, u64 sector, unsigned int *len)
 {
 	unsigned int lo = 0, hi = view->nr_fences;
 
-	if (!view->ready) {
-		*place = (struct dmr_place){ .what = DMR_FENCED, .len = len };
-		return;
-	}
+	if (!view->ready)
+		return true;
 	while (lo < hi) {
 		unsigned int mid = lo + (hi - lo) / 2;
 
@@ -65,19 +59,28 @@ void dmr_lookup(const struct dmr_view *view, u64 sector, unsigned int len,
 		else
 			lo = mid + 1;
 	}
-	if (lo < view->nr_fences) {
-		const struct dmr_range *f = &view->fences[lo];
-
-		if (f->start <= sector) {
-			*place = (struct dmr_place){
-				.what = DMR_FENCED,
-				.len = min_t(u64, len, f->end - sector),
-			};
-			return;
-		}
-		len = min_t(u64, len, f->start - sector);
+	if (lo == view->nr_fences)
+		return false;
+	if (view->fences[lo].start > sector) {
+		*len = min_t(u64, *len, view->fences[lo].start - sector);
+		return false;
 	}
-	lookup_extent(view->index, sector, len, place);
+	*len = min_t(u64, *len, view->fences[lo].end - sector);
+	return true;
+}
+
+/*
+ * Fences hide what they cover. One RCU section for both: what a fence hides changes only a grace
+ * period after the fence was published.
+ */
+void dmr_lookup(struct dmr_instance *inst, u64 sector, unsigned int len, struct dmr_place *place)
+{
+	rcu_read_lock();
+	if (fenced(rcu_dereference(inst->view), sector, &len))
+		*place = (struct dmr_place){ .what = DMR_FENCED, .len = len };
+	else
+		lookup_extent(inst, sector, len, place);
+	rcu_read_unlock();
 }
 
 /* Would a write that went to this place with this generation go elsewhere? */
@@ -91,11 +94,23 @@ bool dmr_stale(struct dmr_instance *inst, u64 gen, u64 sector, unsigned int len,
 		return false;
 	if (gen < READ_ONCE(inst->direct_gen))
 		return true;
-	rcu_read_lock();
-	dmr_lookup(rcu_dereference(inst->view), sector, len, &p);
-	rcu_read_unlock();
+	dmr_lookup(inst, sector, len, &p);
 	return p.what != DMR_GO || p.dest != dest || p.sector != dest_sector ||
 	       p.len < len;
+}
+
+u8 dmr_wire_status(blk_status_t status)
+{
+	switch (status) {
+	case BLK_STS_OK:
+		return DM_REMAP_STATUS_OK;
+	case BLK_STS_MEDIUM:
+		return DM_REMAP_STATUS_MEDIUM;
+	case BLK_STS_IOERR:
+		return DM_REMAP_STATUS_IOERR;
+	default:
+		return DM_REMAP_STATUS_OTHER;
+	}
 }
 
 /* What one clone, or the submitter, found: the first error and the gravest need. */
@@ -146,7 +161,7 @@ static void clone_end_io(struct bio *bio)
 		note(pb, bio->bi_status, DMR_FAULT);
 	} else if (op_is_write(pb->opf) && !dmr_is_flush(pb) &&
 		   dmr_stale(inst, c->gen, c->start, c->len, c->dest, c->dest_sector)) {
-		atomic64_inc(&inst->redone);
+		dmr_count(inst, DMR_REDONE);
 		note(pb, BLK_STS_OK, DMR_PARK);
 	}
 	bio_put(bio);
@@ -199,6 +214,10 @@ void dmr_issue(struct dmr_bio *pb)
 	pb->status = BLK_STS_OK;
 	pb->next = DMR_NONE;
 	atomic_set(&pb->pending, 1);
+	if (dmr_fua_fails(pb)) {
+		note(pb, BLK_STS_IOERR, DMR_NONE);
+		left = 0;
+	}
 	if (dmr_is_flush(pb)) {
 		p = (struct dmr_place){ .dest = pb->dest };
 		pb->gen = READ_ONCE(inst->flush_fails[pb->dest]);
@@ -206,12 +225,8 @@ void dmr_issue(struct dmr_bio *pb)
 		left = 0;
 	}
 	while (left) {
-		rcu_read_lock();
-		dmr_lookup(rcu_dereference(inst->view), sector, left, &p);
-		rcu_read_unlock();
-		if (bio_op(dmr_to_bio(pb)) == REQ_OP_DISCARD && p.what == DMR_POISONED)
-			goto next;
-		if (bio_op(dmr_to_bio(pb)) == REQ_OP_DISCARD && p.dest == DMR_SPARE)
+		dmr_lookup(inst, sector, left, &p);
+		if (dmr_is_discard(pb) && (p.what == DMR_POISONED || p.dest == DMR_SPARE))
 			goto next;
 		if (p.what == DMR_FENCED) {
 			note(pb, BLK_STS_OK, DMR_PARK);
@@ -222,7 +237,7 @@ void dmr_issue(struct dmr_bio *pb)
 			break;
 		}
 		if (p.what == DMR_POISONED) {
-			atomic64_inc(&inst->poison_reads);
+			dmr_count(inst, DMR_POISON_READS);
 			note(pb, BLK_STS_MEDIUM, DMR_NONE);
 			break;
 		}
@@ -241,10 +256,7 @@ static void write_rest(struct dmr_fault *f, struct dm_remap_piece *piece,
 	struct dmr_place p;
 
 	while (start < end) {
-		rcu_read_lock();
-		lookup_extent(rcu_dereference(f->pb->t->inst->view)->index, start,
-			      end - start, &p);
-		rcu_read_unlock();
+		lookup_extent(f->inst, start, end - start, &p);
 		submit_clone(f->pb, piece, 0, start, &p, REQ_NOMERGE);
 		start += p.len;
 	}

@@ -1,21 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/*
- * The device-mapper target: map and end_io, and the instances that
- * consecutive tables of one mapped device share.
- */
+/* The device-mapper target: map and end_io, and its tables. */
 #include <linux/module.h>
-#include <linux/sched/mm.h>
 #include <linux/slab.h>
 
 #include "shim.h"
 
-DEFINE_MUTEX(dmr_instances_lock);
-LIST_HEAD(dmr_instances);
-static u32 dmr_next_instance = 1;
-
 struct block_device *dmr_bdev(struct dmr_target *t, enum dmr_dest dest)
 {
 	return dest == DMR_DATA ? t->data->bdev : t->spare->bdev;
+}
+
+/* The logical block of the mapped device, in sectors. */
+unsigned int dmr_block(struct dmr_target *t)
+{
+	return max(bdev_logical_block_size(t->data->bdev),
+		   bdev_logical_block_size(t->spare->bdev)) >> SECTOR_SHIFT;
 }
 
 static int end_now(struct dmr_bio *pb, blk_status_t status)
@@ -57,37 +56,25 @@ static int map_flush(struct dmr_bio *pb, struct bio *bio)
 	return go(pb, bio, dest, 0);
 }
 
-/* After a failed flush nothing may claim to be durable until one succeeds. */
-static bool flush_is_bad(struct dmr_instance *inst)
-{
-	return test_bit(DMR_SLOW_DATA_FLUSH, &inst->slow) ||
-	       (test_bit(DMR_SLOW_SPARE_FLUSH, &inst->slow) &&
-		test_bit(DMR_SLOW_EXTENTS, &inst->slow));
-}
-
 static int map_slow(struct dmr_bio *pb, struct bio *bio)
 {
 	struct dmr_instance *inst = pb->t->inst;
 	bool write = op_is_write(pb->opf);
 	struct dmr_place p;
 
-	if ((pb->opf & REQ_FUA) && flush_is_bad(inst))
+	if (dmr_fua_fails(pb))
 		return end_now(pb, BLK_STS_IOERR);
-
-	rcu_read_lock();
-	dmr_lookup(rcu_dereference(inst->view), dmr_start(pb), dmr_len(pb), &p);
-	rcu_read_unlock();
+	dmr_lookup(inst, dmr_start(pb), dmr_len(pb), &p);
 	if (p.len < dmr_len(pb)) {
 		dm_accept_partial_bio(bio, p.len);
 		pb->iter = bio->bi_iter;
 	}
-	if (p.what != DMR_FENCED && bio_op(bio) == REQ_OP_DISCARD &&
-	    (p.what == DMR_POISONED || p.dest == DMR_SPARE))
+	if (dmr_is_discard(pb) && (p.what == DMR_POISONED || p.dest == DMR_SPARE))
 		return end_now(pb, BLK_STS_OK);
 	if (p.what == DMR_GO)
 		return go(pb, bio, p.dest, p.sector);
 	if (p.what == DMR_POISONED && !write) {
-		atomic64_inc(&inst->poison_reads);
+		dmr_count(inst, DMR_POISON_READS);
 		return end_now(pb, BLK_STS_MEDIUM);
 	}
 	if (pb->opf & REQ_RAHEAD)
@@ -151,7 +138,7 @@ static int dmr_end_io(struct dm_target *ti, struct bio *bio, blk_status_t *error
 			      pb->dest_sector)))
 		return DM_ENDIO_DONE;
 	/* The table changed under it: it is not acknowledged, so it may be repeated. */
-	atomic64_inc(&inst->redone);
+	dmr_count(inst, DMR_REDONE);
 	switch (dmr_hold(pb, DMR_PARK, BLK_STS_OK)) {
 	case DMR_HELD:
 		return DM_ENDIO_INCOMPLETE;
@@ -163,208 +150,63 @@ static int dmr_end_io(struct dm_target *ti, struct bio *bio, blk_status_t *error
 	}
 }
 
-/* --- instances --- */
+static const struct dmr_option {
+	const char *name;
+	struct dm_arg arg;
+	size_t at;
+	unsigned int preset;
+} dmr_options[] = {
+	{ "hold_deadline_ms", { 1, 119000, "Invalid hold_deadline_ms (1 to 119000)" },
+	  offsetof(struct dmr_target, hold_ms), 60000 },
+	{ "ready_deadline_ms", { 1, 119000, "Invalid ready_deadline_ms (1 to 119000)" },
+	  offsetof(struct dmr_target, ready_ms), 60000 },
+	{ "max_held_bios", { 1, 65536, "Invalid max_held_bios (1 to 65536)" },
+	  offsetof(struct dmr_target, max_held_bios), 1024 },
+	{ "max_held_kib", { 1, 1 << 22, "Invalid max_held_kib (1 to 4194304)" },
+	  offsetof(struct dmr_target, max_held_kib), 65536 },
+};
 
-static void instance_free(struct kref *kref)
+static unsigned int *option(struct dmr_target *t, const struct dmr_option *o)
 {
-	struct dmr_instance *inst = container_of(kref, struct dmr_instance, kref);
-	struct dmr_fault *f;
-
-	/* A netlink request may have queued work after the last table left. */
-	cancel_work_sync(&inst->work);
-	cancel_delayed_work_sync(&inst->deadlines);
-	WRITE_ONCE(inst->bell, false);
-	cancel_delayed_work_sync(&inst->doorbell);
-	list_for_each_entry(f, &inst->faults, node) {
-		kvfree(f->pieces);
-		atomic_dec(&dmr_live_faults);
-	}
-	if (inst->view) {
-		dmr_index_free(rcu_dereference_protected(inst->view, true)->index);
-		kvfree(rcu_dereference_protected(inst->view, true));
-	}
-	kvfree(inst->other);
-	kvfree(inst->pool);
-	kvfree(inst->used);
-	kvfree(inst->retired);
-	bioset_exit(&inst->clones);
-	if (inst->wq)
-		destroy_workqueue(inst->wq);
-	atomic_dec(&dmr_live_instances);
-	kfree(inst);
+	return (void *)t + o->at;
 }
 
-void dmr_instance_put(struct dmr_instance *inst)
+static int parse_option(struct dm_target *ti, struct dmr_target *t, struct dm_arg_set *as)
 {
-	kref_put(&inst->kref, instance_free);
-}
-
-struct dmr_instance *dmr_instance_get(u32 id)
-{
-	struct dmr_instance *inst, *found = NULL;
-
-	mutex_lock(&dmr_instances_lock);
-	list_for_each_entry(inst, &dmr_instances, node)
-		if (inst->id == id) {
-			kref_get(&inst->kref);
-			found = inst;
-		}
-	mutex_unlock(&dmr_instances_lock);
-	return found;
-}
-
-static struct dmr_instance *instance_new(struct dmr_target *t, struct mapped_device *md)
-{
-	struct dmr_instance *inst = kzalloc(sizeof(*inst), GFP_KERNEL);
-	struct dmr_view *view;
+	const char *name = dm_shift_arg(as);
 	unsigned int i;
 
-	if (!inst)
-		return NULL;
-	atomic_inc(&dmr_live_instances);
-	kref_init(&inst->kref);
-	mutex_init(&inst->mutex);
-	spin_lock_init(&inst->lock);
-	INIT_LIST_HEAD(&inst->faults);
-	INIT_LIST_HEAD(&inst->free_faults);
-	INIT_LIST_HEAD(&inst->parked);
-	INIT_LIST_HEAD(&inst->incoming);
-	INIT_LIST_HEAD(&inst->go);
-	INIT_WORK(&inst->work, dmr_work);
-	INIT_DELAYED_WORK(&inst->deadlines, dmr_deadline_work);
-	INIT_DELAYED_WORK(&inst->doorbell, dmr_doorbell_work);
-	inst->md = md;
-	inst->dm_dev = disk_devt(dm_disk(md));
-	inst->data_dev = t->data->bdev->bd_dev;
-	inst->spare_dev = t->spare->bdev->bd_dev;
-	inst->sectors = t->ti->len;
-	inst->spare_sectors = bdev_nr_sectors(t->spare->bdev);
-	inst->block = max(bdev_logical_block_size(t->data->bdev),
-			  bdev_logical_block_size(t->spare->bdev)) >> SECTOR_SHIFT;
-	inst->next_fault = 1;
-	inst->gen = 1;
-	inst->slow = BIT(DMR_SLOW_UNREADY);
-	view = kvzalloc(sizeof(*view), GFP_KERNEL);
-	RCU_INIT_POINTER(inst->view, view);
-	inst->other = kvzalloc(sizeof(*view), GFP_KERNEL);
-	inst->pool = kvcalloc(DMR_MAX_FAULTS, sizeof(*inst->pool), GFP_KERNEL);
-	inst->wq = alloc_workqueue("dm_remap", WQ_MEM_RECLAIM, 0);
-	if (!view || !inst->other || !inst->pool || !inst->wq ||
-	    dmr_clones_init(inst))
-		goto bad;
-	inst->other->cookie = get_state_synchronize_rcu();
-	view->index = dmr_index_alloc(0);
-	if (!view->index)
-		goto bad;
-	for (i = 0; i < DMR_MAX_FAULTS; i++)
-		list_add_tail(&inst->pool[i].node, &inst->free_faults);
-	inst->id = dmr_next_instance++;
-	list_add_tail(&inst->node, &dmr_instances);
-	return inst;
-bad:
-	dmr_instance_put(inst);
-	return NULL;
-}
-
-/* The instance of this mapped device on these disks; made by its first table. */
-static int join_instance(struct dmr_target *t)
-{
-	struct mapped_device *md = dm_table_get_md(t->ti->table);
-	dev_t data = t->data->bdev->bd_dev, spare = t->spare->bdev->bd_dev;
-	/* A daemon's request waits for this lock: nothing under it may wait for I/O. */
-	unsigned int noio = memalloc_noio_save();
-	struct dmr_instance *inst;
-	int r = 0;
-
-	mutex_lock(&dmr_instances_lock);
-	list_for_each_entry(inst, &dmr_instances, node) {
-		if (inst->md == md && inst->data_dev == data && inst->spare_dev == spare) {
-			if (inst->sectors == t->ti->len)
-				goto found;
-			t->ti->error = "Length differs from the one this device has";
-			r = -EBUSY;
-			goto out;
-		}
-		if (inst->spare_dev == spare && inst->md != md) {
-			t->ti->error = "Spare is used by another mapped device";
-			r = -EBUSY;
-			goto out;
-		}
+	if (!strcmp(name, "queue_if_no_daemon")) {
+		t->queue_unowned = true;
+		return 0;
 	}
-	inst = instance_new(t, md);
-	if (!inst) {
-		t->ti->error = "Cannot allocate instance";
-		r = -ENOMEM;
-		goto out;
-	}
-found:
-	inst->users++;
-	t->inst = inst;
-out:
-	mutex_unlock(&dmr_instances_lock);
-	memalloc_noio_restore(noio);
-	return r;
+	for (i = 0; i < ARRAY_SIZE(dmr_options); i++)
+		if (!strcmp(name, dmr_options[i].name))
+			return dm_read_arg(&dmr_options[i].arg, as, option(t, &dmr_options[i]),
+					   &ti->error);
+	ti->error = "Unknown option";
+	return -EINVAL;
 }
-
-static void leave_instance(struct dmr_target *t)
-{
-	struct dmr_instance *inst = t->inst;
-	bool last;
-
-	mutex_lock(&dmr_instances_lock);
-	last = !--inst->users;
-	if (last)
-		list_del(&inst->node);
-	mutex_unlock(&dmr_instances_lock);
-	if (last)
-		dmr_instance_put(inst);
-}
-
-/* --- tables --- */
 
 static int parse_options(struct dm_target *ti, struct dmr_target *t, struct dm_arg_set *as)
 {
-	static const struct dm_arg count = { 0, 9, "Invalid number of options" };
-	unsigned int n, kib = 64 << 10, bios = 1024;
+	static const struct dm_arg count = { 0, 2 * ARRAY_SIZE(dmr_options) + 1,
+					     "Invalid number of options" };
+	unsigned int i, n;
 	int r = 0;
 
-	t->hold_ms = 60000;
-	t->ready_ms = 60000;
-	if (as->argc) {
-		r = dm_read_arg_group(&count, as, &n, &ti->error);
-		if (r)
-			return r;
-		if (as->argc != n) {
-			ti->error = "Number of options does not match";
-			return -EINVAL;
-		}
+	for (i = 0; i < ARRAY_SIZE(dmr_options); i++)
+		*option(t, &dmr_options[i]) = dmr_options[i].preset;
+	if (!as->argc)
+		return 0;
+	r = dm_read_arg_group(&count, as, &n, &ti->error);
+	if (!r && as->argc != n) {
+		ti->error = "Number of options does not match";
+		r = -EINVAL;
 	}
-	while (as->argc) {
-		static const struct dm_arg ms = { 1, 119000, "Invalid deadline (1 to 119000 ms)" };
-		static const struct dm_arg many = { 1, 65536, "Invalid max_held_bios (1 to 65536)" };
-		static const struct dm_arg size = { 1, 1 << 22, "Invalid max_held_kib (1 to 4194304)" };
-		const char *name = dm_shift_arg(as);
-
-		if (!strcmp(name, "queue_if_no_daemon"))
-			t->queue_unowned = true;
-		else if (!strcmp(name, "hold_deadline_ms"))
-			r = dm_read_arg(&ms, as, &t->hold_ms, &ti->error);
-		else if (!strcmp(name, "ready_deadline_ms"))
-			r = dm_read_arg(&ms, as, &t->ready_ms, &ti->error);
-		else if (!strcmp(name, "max_held_bios"))
-			r = dm_read_arg(&many, as, &bios, &ti->error);
-		else if (!strcmp(name, "max_held_kib"))
-			r = dm_read_arg(&size, as, &kib, &ti->error);
-		else {
-			ti->error = "Unknown option";
-			r = -EINVAL;
-		}
-		if (r)
-			return r;
-	}
-	t->max_held_bios = bios;
-	t->max_held_sectors = 2ULL * kib;
-	return 0;
+	while (!r && as->argc)
+		r = parse_option(ti, t, as);
+	return r;
 }
 
 static void dmr_dtr(struct dm_target *ti)
@@ -372,7 +214,7 @@ static void dmr_dtr(struct dm_target *ti)
 	struct dmr_target *t = ti->private;
 
 	if (t->inst)
-		leave_instance(t);
+		dmr_instance_leave(t->inst);
 	if (t->spare)
 		dm_put_device(ti, t->spare);
 	if (t->data)
@@ -382,8 +224,6 @@ static void dmr_dtr(struct dm_target *ti)
 
 static int open_devices(struct dm_target *ti, struct dmr_target *t, struct dm_arg_set *as)
 {
-	unsigned int block;
-
 	if (dm_get_device(ti, dm_shift_arg(as), dm_table_get_mode(ti->table), &t->data)) {
 		ti->error = "Cannot open the data device";
 		return -ENODEV;
@@ -400,9 +240,7 @@ static int open_devices(struct dm_target *ti, struct dmr_target *t, struct dm_ar
 		ti->error = "Zoned devices are not supported";
 		return -EINVAL;
 	}
-	block = max(bdev_logical_block_size(t->data->bdev),
-		    bdev_logical_block_size(t->spare->bdev)) >> SECTOR_SHIFT;
-	if (ti->begin || ti->len % block || ti->len > bdev_nr_sectors(t->data->bdev)) {
+	if (ti->begin || ti->len % dmr_block(t) || ti->len > bdev_nr_sectors(t->data->bdev)) {
 		ti->error = "Length is not of whole logical blocks inside the data device";
 		return -EINVAL;
 	}
@@ -433,7 +271,7 @@ static int dmr_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 	if (!r)
 		r = dm_set_target_max_io_len(ti, DM_REMAP_MAX_FAULT_SECTORS);
 	if (!r)
-		r = join_instance(t);
+		r = dmr_instance_join(t);
 	if (r) {
 		dmr_dtr(ti);
 		return r;
@@ -474,7 +312,7 @@ static int dmr_preresume(struct dm_target *ti)
 	inst->hold_ms = t->hold_ms;
 	inst->ready_ms = t->ready_ms;
 	inst->max_held_bios = t->max_held_bios;
-	inst->max_held_sectors = t->max_held_sectors;
+	inst->max_held_sectors = 2ULL * t->max_held_kib;
 	inst->queue_unowned = t->queue_unowned;
 	if (!inst->owner)
 		dmr_ring(inst);
@@ -482,31 +320,30 @@ static int dmr_preresume(struct dm_target *ti)
 	return 0;
 }
 
+/* INFO: state owner extents faults held_bios held_sectors commit */
 static void dmr_status(struct dm_target *ti, status_type_t type, unsigned int flags,
 		       char *result, unsigned int maxlen)
 {
 	struct dmr_target *t = ti->private;
 	struct dmr_instance *inst = t->inst;
-	unsigned int sz = 0, faults = 0;
-	struct list_head *pos;
+	unsigned int sz = 0, i;
 
 	mutex_lock(&inst->mutex);
 	switch (type) {
 	case STATUSTYPE_INFO:
-		/* state owner extents faults held_bios held_sectors commit */
-		list_for_each(pos, &inst->faults)
-			faults++;
-		DMEMIT("%s %s %lu %u %llu %llu %llu",
+		DMEMIT("%s %s %lu %zu %llu %llu %llu",
 		       dmr_view(inst)->ready ? "ready" : "not-ready",
-		       inst->owner ? "owned" : "no-owner", dmr_view(inst)->index->extents,
-		       faults, inst->held_bios, inst->held_sectors,
+		       inst->owner ? "owned" : "no-owner", inst->extents,
+		       list_count_nodes(&inst->faults), inst->held_bios, inst->held_sectors,
 		       inst->commit);
 		break;
 	case STATUSTYPE_TABLE:
-		DMEMIT("%s %s %u hold_deadline_ms %u ready_deadline_ms %u max_held_bios %llu max_held_kib %llu%s",
-		       t->data->name, t->spare->name, 8 + t->queue_unowned, t->hold_ms,
-		       t->ready_ms, t->max_held_bios, t->max_held_sectors / 2,
-		       t->queue_unowned ? " queue_if_no_daemon" : "");
+		DMEMIT("%s %s %zu", t->data->name, t->spare->name,
+		       2 * ARRAY_SIZE(dmr_options) + t->queue_unowned);
+		for (i = 0; i < ARRAY_SIZE(dmr_options); i++)
+			DMEMIT(" %s %u", dmr_options[i].name, *option(t, &dmr_options[i]));
+		if (t->queue_unowned)
+			DMEMIT(" queue_if_no_daemon");
 		break;
 	case STATUSTYPE_IMA:
 		DMEMIT_TARGET_NAME_VERSION(ti->type);

@@ -35,6 +35,7 @@ pub enum Request {
     Release { instance: u32, fault: u64 },
     Fail { instance: u32, fault: u64 },
     Fence { instance: u32, start: u64, len: u64 },
+    FlushFailed { instance: u32 },
 }
 
 impl Request {
@@ -52,6 +53,7 @@ impl Request {
             Self::Release { .. } => Command::Release,
             Self::Fail { .. } => Command::Fail,
             Self::Fence { .. } => Command::Fence,
+            Self::FlushFailed { .. } => Command::FlushFailed,
         }
     }
 
@@ -73,7 +75,8 @@ impl Request {
             | Self::Install { instance, .. }
             | Self::Release { instance, .. }
             | Self::Fail { instance, .. }
-            | Self::Fence { instance, .. } => Some(instance),
+            | Self::Fence { instance, .. }
+            | Self::FlushFailed { instance } => Some(instance),
         }
     }
 
@@ -88,7 +91,8 @@ impl Request {
             Self::InstanceGet
             | Self::Ready { .. }
             | Self::FaultGet { .. }
-            | Self::ExtentGet { .. } => {}
+            | Self::ExtentGet { .. }
+            | Self::FlushFailed { .. } => {}
             Self::Claim { slots, commit, .. } => {
                 put(to, Attr::Commit, commit);
                 put(to, Attr::SlotStart, &slots.start);

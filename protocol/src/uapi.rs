@@ -29,7 +29,7 @@ enumeration! {
     /// What a message asks for or tells.
     Command: u8 {
         InstanceGet = 1, Claim, Load, Ready, FaultGet, ExtentGet, Try, Place, Install, Release,
-        Fail, Fence, Doorbell,
+        Fail, Fence, Doorbell, FlushFailed,
     }
 }
 

@@ -80,6 +80,7 @@ fn requests() {
         ("release", Request::Release { instance, fault }),
         ("fail", Request::Fail { instance, fault }),
         ("fence", Request::Fence { instance, start: 100, len: 8 }),
+        ("flush_failed", Request::FlushFailed { instance }),
     ];
     let mut golden = golden("request");
     for (name, request) in requests {

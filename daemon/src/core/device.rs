@@ -50,7 +50,8 @@ pub struct Device {
     /// Slots that failed, for the next commit.
     pub(super) retire: Vec<Change>,
     pub(super) flushing: bool,
-    pub(super) own_flush_fails: u64,
+    /// The kernel has yet to hear that a flush of ours failed.
+    pub(super) flush_untold: bool,
     pub(super) installing: bool,
     pub(super) metadata_dead: bool,
     pub(super) log_full: Option<Duration>,
@@ -89,7 +90,7 @@ impl Device {
             proof,
             retire: Vec::new(),
             flushing: false,
-            own_flush_fails: 0,
+            flush_untold: false,
             installing: false,
             metadata_dead: false,
             log_full: None,
@@ -133,6 +134,8 @@ impl Device {
             Event::InstallDone(result) => self.install_done(result),
             Event::ReadDone { id, results } => self.read_done(id, &results),
             Event::FlushDone { ok } => self.flush_done(ok),
+            Event::FlushFailed => self.flush_failed(),
+            Event::FlushFailureTold(result) => self.flush_failure_told(result),
             Event::CommitDone(result) => self.commit_done(result),
         }
         self.settle();
@@ -156,6 +159,9 @@ impl Device {
                 self.out.push(Action::Claim { commit, area: self.area });
             }
             Phase::Serving => {
+                if std::mem::take(&mut self.flush_untold) {
+                    self.out.push(Action::TellFlushFailed);
+                }
                 self.flush();
                 self.install();
                 self.commit();

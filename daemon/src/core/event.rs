@@ -189,6 +189,10 @@ pub enum Event {
     FlushDone {
         ok: bool,
     },
+    /// A flush of the spare has failed, whatever it was for; comes before the answer to that.
+    FlushFailed,
+    /// Answers [`Action::TellFlushFailed`].
+    FlushFailureTold(Result<(), Refusal>),
     /// Answers Commit and Restate.
     CommitDone(Result<Durable, CommitFailure>),
 }
@@ -228,6 +232,8 @@ pub enum Action {
         retries: u32,
     },
     FlushSpare,
+    /// Writes to slots that the kernel acknowledged may be lost: the next flush must say so (I7).
+    TellFlushFailed,
     Commit(Vec<Change>),
     Restate,
     Alarm {

@@ -1,7 +1,7 @@
 //! From damage to a place that outlives a power cut: slots, PLACE, flush, check.
 
 use super::device::Device;
-use super::event::{Action, Alarm, FaultId, Listed, Piece, Status};
+use super::event::{Action, Alarm, FaultId, Listed, Piece, Refusal, Status};
 use super::fault::{Fault, Step, Verdict, segments};
 use super::search::{Part, Search};
 use super::snapshot::Happening;
@@ -148,7 +148,6 @@ impl Device {
 
     pub(super) fn flush_done(&mut self, ok: bool) {
         self.flushing = false;
-        self.own_flush_fails += u64::from(!ok);
         for id in self.with(Step::Flushing) {
             if !ok {
                 self.void(id);
@@ -158,8 +157,20 @@ impl Device {
                 self.list_wanted = true;
             }
         }
-        if !ok {
-            self.alarm(Alarm::SpareFlush, "the spare fails its flushes".into());
+    }
+
+    /// One of our own, of placed data or of metadata, which the kernel does not see.
+    pub(super) fn flush_failed(&mut self) {
+        self.flush_untold = true;
+        // As the kernel will count it.
+        self.instance.iter_mut().for_each(|instance| instance.spare_flush_fails += 1);
+        self.alarm(Alarm::SpareFlush, "the spare fails its flushes".into());
+    }
+
+    pub(super) fn flush_failure_told(&mut self, result: Result<(), Refusal>) {
+        if let Err(refusal) = result {
+            self.flush_untold = true;
+            self.refused(refusal);
         }
     }
 
@@ -173,7 +184,7 @@ impl Device {
 
     /// Whoever sent them: a failed one may lose what it was never meant to cover.
     fn flush_fails(&self) -> u64 {
-        self.own_flush_fails + self.instance.map_or(0, |instance| instance.spare_flush_fails)
+        self.instance.map_or(0, |instance| instance.spare_flush_fails)
     }
 
     /// Has a flush of the spare failed since the place was sent?

@@ -58,6 +58,7 @@ impl<D: Disk> Writer<D> {
                 Err(TryRecvError::Disconnected) => break,
                 Err(TryRecvError::Empty) => {
                     self.tidy();
+                    self.tell(events);
                     match jobs.recv() {
                         Ok(job) => job,
                         Err(_) => break,
@@ -69,6 +70,7 @@ impl<D: Disk> Writer<D> {
                 Job::Commit(changes) => Event::CommitDone(self.commit(&changes)),
                 Job::Restate => Event::CommitDone(self.restate()),
             };
+            self.tell(events);
             if events.send(event).is_err() {
                 break;
             }
@@ -80,21 +82,25 @@ impl<D: Disk> Writer<D> {
         }
     }
 
+    /// Of failed flushes, whatever they were for; the answer to a job comes after it.
+    fn tell(&mut self, events: &UnboundedSender<Event>) {
+        let failures = self.store.flush_failures();
+        if std::mem::replace(&mut self.told, failures) != failures {
+            // Nobody listens any more when the daemon ends.
+            let _ = events.send(Event::FlushFailed);
+        }
+    }
+
     fn idle(&self) -> bool {
         !self.submitted && self.waiting.is_empty()
     }
 
-    /// False also after a commit's or a checkpoint's own flush failed: it voided what was placed
-    /// before it, and a later success does not bring that back.
     fn flush(&mut self) -> bool {
         let flushed = self.store.flush();
-        let failures = self.store.flush_failures();
-        let ok = flushed.is_ok() && failures == self.told;
-        self.told = failures;
-        if let Err(error) = flushed {
+        if let Err(error) = &flushed {
             tracing::error!("the spare fails a flush: {error}");
         }
-        ok
+        flushed.is_ok()
     }
 
     fn commit(&mut self, changes: &[Change]) -> Result<crate::core::Durable, CommitFailure> {

@@ -33,8 +33,10 @@
  * Errors common to the commands: ESRCH no such instance; EACCES the sender
  * has not claimed it; ENOENT no such fault; EBUSY a fault's state does not
  * allow it now (list and try again); ERANGE a range or slot is outside its
- * device, slot area or fault; EINVAL anything else that is malformed; ENOMEM
- * nothing was changed, try again.
+ * device, slot area or fault; ENOSPC the table would have too many extents;
+ * EINVAL anything else that is malformed; ENOMEM try again: nothing was changed,
+ * except that a LOAD begins anew with CLAIM, and that an INSTALL may be half done:
+ * its faults then end by INSTALL only.
  */
 #ifndef _UAPI_DM_REMAP_H
 #define _UAPI_DM_REMAP_H
@@ -106,6 +108,10 @@
  *	FAULT_ID, after every I/O that is looked up later sees the fence.
  *	EBUSY: it overlaps a fault.
  * @DM_REMAP_CMD_DOORBELL: event: INSTANCE.
+ * @DM_REMAP_CMD_FLUSH_FAILED: do: INSTANCE; a flush of the spare that the owner sent
+ *	by itself has failed. It counts in spare_flush_fails, and the next flush
+ *	of the mapped device fails although its disks obey: what its callers
+ *	wrote to slots before may be lost, and they were told of no failure.
  */
 enum dm_remap_cmd {
 	DM_REMAP_CMD_UNSPEC,
@@ -122,6 +128,7 @@ enum dm_remap_cmd {
 	DM_REMAP_CMD_FAIL,
 	DM_REMAP_CMD_FENCE,
 	DM_REMAP_CMD_DOORBELL,
+	DM_REMAP_CMD_FLUSH_FAILED,
 	__DM_REMAP_CMD_MAX,
 	DM_REMAP_CMD_MAX = __DM_REMAP_CMD_MAX - 1
 };
@@ -303,7 +310,7 @@ struct dm_remap_counters {
 	__u64 poison_reads;		/* reads failed at poison */
 	__u64 redone;			/* writes repeated after a table change */
 	__u64 data_flush_fails;		/* failed flushes of the data device */
-	__u64 spare_flush_fails;	/* failed flushes of the spare */
+	__u64 spare_flush_fails;	/* of the spare, FLUSH_FAILED included */
 	__u64 held_bios;		/* gauge */
 	__u64 held_sectors;		/* gauge */
 	__u64 extents;			/* gauge */

@@ -110,6 +110,7 @@ pub fn parse(bytes: &[u8]) -> Request {
         10 => Request::Release { instance, fault: a.u64(16) },
         11 => Request::Fail { instance, fault: a.u64(16) },
         12 => Request::Fence { instance, start: a.u64(18), len: a.u64(19) },
+        14 => Request::FlushFailed { instance },
         other => panic!("no such request: {other}"),
     };
     assert!(a.0.is_empty(), "attributes that {command} does not list: {:?}", a.0.keys());

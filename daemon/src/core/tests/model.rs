@@ -158,6 +158,9 @@ impl World {
             Action::FlushSpare => {
                 let ok = !self.chance(10);
                 self.kernel.flushed(ok, &self.covered);
+                if !ok {
+                    self.tell(Event::FlushFailed);
+                }
                 Event::FlushDone { ok }
             }
             Action::Commit(_) if self.log_full => {
@@ -165,6 +168,10 @@ impl World {
                 Event::CommitDone(Err(CommitFailure::Full))
             }
             Action::Commit(_) | Action::Restate => self.write_log(),
+            Action::TellFlushFailed => {
+                self.kernel.flush_fails += 1;
+                Event::FlushFailureTold(Ok(()))
+            }
             Action::Alarm { .. } | Action::SetTimer(_) => unreachable!("not answered"),
         }
     }

@@ -113,13 +113,21 @@ fn a_commit_longer_than_a_record_is_whole_or_unknown_and_restated_to_its_end() {
 }
 
 #[test]
-fn a_failed_flush_of_a_commit_voids_what_was_placed_before_it() {
-    let (mut writer, disk) = writer();
+fn a_failed_flush_is_told_before_the_answer_whatever_it_was_for() {
+    let (writer, disk) = writer();
     let changes = mappings(&writer, 1);
     disk.fail_flush(0);
-    assert_eq!(writer.commit(&changes), Err(CommitFailure::Unknown));
-    assert!(!writer.flush());
-    assert!(writer.flush());
+    let (send, jobs) = std::sync::mpsc::channel();
+    let (events, mut told) = tokio::sync::mpsc::unbounded_channel();
+    for job in [Job::Commit(changes), Job::Restate, Job::Flush] {
+        send.send(job).expect("sent");
+    }
+    drop(send);
+    writer.run(&jobs, &events);
+    drop(events);
+    let told: Vec<Event> = std::iter::from_fn(|| told.blocking_recv()).collect();
+    assert_eq!(told[..2], [Event::FlushFailed, Event::CommitDone(Err(CommitFailure::Unknown))]);
+    assert!(matches!(told[2..], [Event::CommitDone(Ok(_)), Event::FlushDone { ok: true }]));
 }
 
 #[test]

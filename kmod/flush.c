@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What a failed flush means for later ones (I7). It may have lost any write since the last good
+ * one, so somebody must hear of it: the caller whose flush it was; if the owner sent it to the
+ * spare by itself, the next caller whose flush covers the spare.
+ */
+#include "shim.h"
+
+/*
+ * Returns what the caller of a flush is told. A success counts only if no flush of that device
+ * failed since it was sent: that one may have lost what this one was to cover. With nothing
+ * mapped the spare holds nothing of its own.
+ */
+blk_status_t dmr_flush_done(struct dmr_bio *pb, blk_status_t status)
+{
+	struct dmr_instance *inst = pb->t->inst;
+	bool spare = pb->dest == DMR_SPARE;
+	int bit = spare ? DMR_SLOW_SPARE_FLUSH : DMR_SLOW_DATA_FLUSH;
+	unsigned long flags;
+
+	if (!status && !test_bit(bit, &inst->slow) &&
+	    READ_ONCE(inst->flush_fails[pb->dest]) == pb->gen)
+		return status;
+	spin_lock_irqsave(&inst->lock, flags);
+	if (status) {
+		inst->flush_fails[pb->dest]++;
+		set_bit(bit, &inst->slow);
+		dmr_ring(inst);
+	} else if (inst->flush_fails[pb->dest] != pb->gen) {
+		status = BLK_STS_IOERR;
+	} else {
+		clear_bit(bit, &inst->slow);
+		if (spare && inst->flush_owed)
+			status = BLK_STS_IOERR;
+		inst->flush_owed &= !spare;
+	}
+	spin_unlock_irqrestore(&inst->lock, flags);
+	if (spare && !test_bit(DMR_SLOW_EXTENTS, &inst->slow))
+		return BLK_STS_OK;
+	return status;
+}
+
+/* The owner has seen a flush of the spare fail that did not come through map. */
+void dmr_owner_flush_failed(struct dmr_instance *inst)
+{
+	spin_lock_irq(&inst->lock);
+	inst->flush_fails[DMR_SPARE]++;
+	inst->flush_owed = true;
+	set_bit(DMR_SLOW_SPARE_FLUSH, &inst->slow);
+	spin_unlock_irq(&inst->lock);
+}
+
+/* After a failed flush nothing may claim to be durable until one succeeds. */
+bool dmr_fua_fails(const struct dmr_bio *pb)
+{
+	const unsigned long *slow = &pb->t->inst->slow;
+
+	return (pb->opf & REQ_FUA) &&
+	       (test_bit(DMR_SLOW_DATA_FLUSH, slow) ||
+		(test_bit(DMR_SLOW_SPARE_FLUSH, slow) && test_bit(DMR_SLOW_EXTENTS, slow)));
+}

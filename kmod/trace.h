@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#undef TRACE_SYSTEM
+#define TRACE_SYSTEM dm_remap
+
+#if !defined(DMR_TRACE_H) || defined(TRACE_HEADER_MULTI_READ)
+#define DMR_TRACE_H
+
+#include <linux/tracepoint.h>
+
+#include "compat.h"
+
+/* A fault or fence has come to a state: open, busy, placed, voided, installed, released, failed... */
+TRACE_EVENT(dm_remap_fault,
+	TP_PROTO(u32 instance, u64 id, u64 start, u64 len, const char *state),
+	TP_ARGS(instance, id, start, len, state),
+	TP_STRUCT__entry(
+		__field(u32, instance)
+		__field(u64, id)
+		__field(u64, start)
+		__field(u64, len)
+		__string(state, state)
+	),
+	TP_fast_assign(
+		__entry->instance = instance;
+		__entry->id = id;
+		__entry->start = start;
+		__entry->len = len;
+		dmr_assign_str(state, state);
+	),
+	TP_printk("instance %u fault %llu sectors %llu+%llu %s", __entry->instance, __entry->id,
+		  __entry->start, __entry->len, __get_str(state))
+);
+
+#endif
+
+#undef TRACE_INCLUDE_PATH
+#define TRACE_INCLUDE_PATH .
+#undef TRACE_INCLUDE_FILE
+#define TRACE_INCLUDE_FILE trace
+#include <trace/define_trace.h>
