@@ -10,12 +10,6 @@
 #define genl_split_ops genl_ops		/* what pre_doit is given */
 #endif
 
-#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 10, 0)
-#define dmr_assign_str(dst, src) __assign_str(dst, src)
-#else
-#define dmr_assign_str(dst, src) __assign_str(dst)
-#endif
-
 static inline struct nlattr **dmr_dump_attrs(struct netlink_callback *cb)
 {
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 7, 0)

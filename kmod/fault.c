@@ -111,27 +111,23 @@ struct dmr_fault *dmr_fault_find(struct dmr_instance *inst, u64 id)
 }
 
 /* Slots that were placed but will not be installed are free again, unless they failed. */
-void dmr_slots_forget(struct dmr_fault *f)
+void dmr_slots_forget(struct dmr_instance *inst, const struct dm_remap_piece *p, unsigned int nr)
 {
-	struct dmr_instance *inst = f->inst;
-	unsigned int i;
+	u64 s;
 
-	for (i = 0; f->placing && i < f->nr_pieces; i++) {
-		const struct dm_remap_piece *p = &f->pieces[i];
-		u64 s, first = p->slot - inst->slot_start;
-
-		if (p->kind != DM_REMAP_MAPPED)
-			continue;
-		for (s = first; s < first + round_up(p->len, inst->slot_unit); s++)
-			if (!test_bit(s, inst->retired))
-				clear_bit(s, inst->used);
-	}
+	for (; nr--; p++)
+		for (s = p->slot; p->kind == DM_REMAP_MAPPED &&
+				  s < p->slot + round_up(p->len, inst->slot_unit); s++)
+			if (!test_bit(s - inst->slot_start, inst->retired))
+				clear_bit(s - inst->slot_start, inst->used);
 }
 
 /* The fence is lifted at the next publication. */
 void dmr_fault_end(struct dmr_fault *f, const char *how)
 {
 	dmr_fault_trace(f, how);
+	if (f->placing && !f->installing)
+		dmr_slots_forget(f->inst, f->pieces, f->nr_pieces);
 	if (f->pb)
 		f->pb->fault = NULL;
 	kvfree(f->pieces);
@@ -150,7 +146,6 @@ void dmr_fault_lose_bio(struct dmr_fault *f, const char *how)
 		dmr_fault_trace(f, how);
 		return;
 	}
-	dmr_slots_forget(f);
 	dmr_fault_end(f, how);
 	dmr_publish_fences(f->inst);
 	dmr_unpark(f->inst);
@@ -162,6 +157,7 @@ void dmr_fault_op_done(struct dmr_fault *f)
 	struct dmr_instance *inst = f->inst;
 	struct dmr_bio *pb = f->pb;
 	bool failed = f->rest_failed;
+	blk_status_t over;
 	unsigned int i;
 
 	for (i = 0; i < f->nr_pieces; i++) {
@@ -185,14 +181,11 @@ void dmr_fault_op_done(struct dmr_fault *f)
 		f->state = DM_REMAP_FAULT_OPEN;
 		dmr_fault_trace(f, f->placing ? "not placed" : "tried");
 	}
-	if (dmr_pushing_back(pb)) {
-		dmr_fault_lose_bio(f, "pushed back");
-		dmr_end(pb, BLK_STS_DM_REQUEUE);
-	} else if (dmr_is_due(pb)) {
-		/* However busy its owner keeps it. */
-		dmr_fault_lose_bio(f, "expired");
-		dmr_count(inst, DMR_EXPIRED);
-		dmr_end(pb, dmr_last_word(pb));
+	/* However busy its owner keeps it. */
+	over = dmr_hold_over(pb);
+	if (over) {
+		dmr_fault_lose_bio(f, "left");
+		dmr_end(pb, over);
 	}
 }
 

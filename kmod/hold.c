@@ -17,10 +17,24 @@ bool dmr_may_fault(struct dmr_bio *pb, blk_status_t status)
 	return false;
 }
 
-/* Outside a noflush suspend device-mapper takes no bio back, whatever presuspend said. */
-bool dmr_pushing_back(struct dmr_bio *pb)
+/* How a bio ends that nobody could help. */
+blk_status_t dmr_last_word(const struct dmr_bio *pb)
 {
-	return READ_ONCE(pb->t->inst->pushback) && dm_noflush_suspending(pb->t->ti);
+	return pb->error ?: BLK_STS_IOERR;
+}
+
+/*
+ * How a hold ends without a verdict; BLK_STS_OK: not yet. Outside a noflush suspend device-mapper
+ * takes no bio back, whatever presuspend said.
+ */
+blk_status_t dmr_hold_over(const struct dmr_bio *pb)
+{
+	if (READ_ONCE(pb->t->inst->pushback) && dm_noflush_suspending(pb->t->ti))
+		return BLK_STS_DM_REQUEUE;
+	if (!pb->held || time_before(jiffies, pb->deadline))
+		return BLK_STS_OK;
+	dmr_count(pb->t->inst, DMR_EXPIRED);
+	return dmr_last_word(pb);
 }
 
 /* A discard has no pages to hold. */
@@ -29,43 +43,29 @@ static unsigned int held_len(const struct dmr_bio *pb)
 	return dmr_is_discard(pb) ? 0 : dmr_len(pb);
 }
 
-/*
- * Takes a bio that cannot go on. On any other answer than DMR_HELD it is still
- * the caller's. Its deadline runs from the first time and is never reset.
- */
-enum dmr_hold dmr_hold(struct dmr_bio *pb, enum dmr_reason reason, blk_status_t error)
+static blk_status_t hold_locked(struct dmr_bio *pb, enum dmr_reason reason)
 {
 	struct dmr_instance *inst = pb->t->inst;
-	bool unready = test_bit(DMR_SLOW_UNREADY, &inst->slow);
-	unsigned long flags;
+	blk_status_t over = dmr_hold_over(pb);
+	unsigned int ms = test_bit(DMR_SLOW_UNREADY, &inst->slow) ? inst->ready_ms : inst->hold_ms;
 
-	if (reason == DMR_HEAL)
-		error = BLK_STS_MEDIUM;
-	if (error)
-		pb->error = error;
-	spin_lock_irqsave(&inst->lock, flags);
-	if (reason != DMR_OP_DONE && dmr_pushing_back(pb)) {
-		spin_unlock_irqrestore(&inst->lock, flags);
-		return DMR_PUSHBACK;
-	}
+	if (over && reason != DMR_OP_DONE)
+		return over;
 	if ((reason == DMR_FAULT || reason == DMR_HEAL) && !READ_ONCE(inst->owner) &&
 	    !inst->queue_unowned) {
 		dmr_count(inst, DMR_UNOWNED);
-		spin_unlock_irqrestore(&inst->lock, flags);
-		return DMR_REFUSED;
+		return dmr_last_word(pb);
+	}
+	/* One bio of any size always has room. */
+	if (!pb->held && inst->held_bios &&
+	    (inst->held_bios >= inst->max_held_bios ||
+	     inst->held_sectors + held_len(pb) > inst->max_held_sectors)) {
+		dmr_count(inst, DMR_REFUSALS);
+		return dmr_last_word(pb);
 	}
 	if (!pb->held) {
-		/* One bio of any size always has room. */
-		if (inst->held_bios &&
-		    (inst->held_bios >= inst->max_held_bios ||
-		     inst->held_sectors + held_len(pb) > inst->max_held_sectors)) {
-			dmr_count(inst, DMR_REFUSALS);
-			spin_unlock_irqrestore(&inst->lock, flags);
-			return DMR_REFUSED;
-		}
 		pb->held = true;
-		pb->deadline = jiffies +
-			msecs_to_jiffies(unready ? inst->ready_ms : inst->hold_ms);
+		pb->deadline = jiffies + msecs_to_jiffies(ms);
 		inst->held_bios++;
 		inst->held_sectors += held_len(pb);
 		atomic_inc(&dmr_live_bios);
@@ -75,34 +75,36 @@ enum dmr_hold dmr_hold(struct dmr_bio *pb, enum dmr_reason reason, blk_status_t 
 	/* Under the lock: after it, the worker may end the bio and its table. */
 	queue_work(inst->wq, &inst->work);
 	queue_delayed_work(inst->wq, &inst->deadlines, HZ / 4);
+	return BLK_STS_OK;
+}
+
+/*
+ * Takes a bio that cannot go on. If it returns a status, the bio is still the caller's and ends with
+ * that. The deadline runs from the first time and is never reset.
+ */
+blk_status_t dmr_hold(struct dmr_bio *pb, enum dmr_reason reason, blk_status_t error)
+{
+	struct dmr_instance *inst = pb->t->inst;
+	unsigned long flags;
+	blk_status_t status;
+
+	if (error)
+		pb->error = error;
+	if (reason == DMR_HEAL)
+		pb->error = BLK_STS_MEDIUM;
+	spin_lock_irqsave(&inst->lock, flags);
+	status = hold_locked(pb, reason);
 	spin_unlock_irqrestore(&inst->lock, flags);
-	return DMR_HELD;
+	return status;
 }
 
-/* How a bio ends that nobody could help. */
-blk_status_t dmr_last_word(const struct dmr_bio *pb)
-{
-	return pb->error ?: BLK_STS_IOERR;
-}
-
-bool dmr_is_due(const struct dmr_bio *pb)
-{
-	return time_after_eq(jiffies, pb->deadline);
-}
-
-/* For a bio that was submitted by us and so is ended by us. */
+/* For a bio that is ended by us. */
 void dmr_hold_or_end(struct dmr_bio *pb, enum dmr_reason reason, blk_status_t error)
 {
-	switch (dmr_hold(pb, reason, error)) {
-	case DMR_HELD:
-		break;
-	case DMR_PUSHBACK:
-		dmr_end(pb, BLK_STS_DM_REQUEUE);
-		break;
-	case DMR_REFUSED:
-		dmr_end(pb, dmr_last_word(pb));
-		break;
-	}
+	blk_status_t status = dmr_hold(pb, reason, error);
+
+	if (status)
+		dmr_end(pb, status);
 }
 
 /* Ends a bio that map or end_io has kept; on no list. */
@@ -153,25 +155,22 @@ static bool fenced(struct dmr_instance *inst, struct dmr_bio *pb)
 /* Returns whether a fence was added. */
 static bool open_fault(struct dmr_instance *inst, struct dmr_bio *pb)
 {
-	struct dmr_fault *f;
+	struct dmr_fault *f = NULL;
 
-	if (dmr_fault_overlaps(inst, dmr_start(pb), dmr_len(pb))) {
-		list_add_tail(&pb->node, &inst->parked);
-		return false;
-	}
-	f = dmr_fault_new(inst, dmr_start(pb), dmr_len(pb));
+	if (!dmr_fault_overlaps(inst, dmr_start(pb), dmr_len(pb)))
+		f = dmr_fault_new(inst, dmr_start(pb), dmr_len(pb));
 	if (!f) {
-		/* As many as can be fenced: it is sent again when one of them has ended. */
+		/* Also for want of a free fault: it is sent again when one has ended. */
 		list_add_tail(&pb->node, &inst->parked);
 		return false;
 	}
-	f->flags |= DM_REMAP_FAULT_F_HELD;
+	f->flags = DM_REMAP_FAULT_F_HELD;
 	if (op_is_write(pb->opf))
 		f->flags |= DM_REMAP_FAULT_F_WRITE;
 	if (pb->reason == DMR_HEAL)
 		f->flags |= DM_REMAP_FAULT_F_HEAL;
-	f->status = pb->reason == DMR_HEAL ? DM_REMAP_STATUS_OK :
-					     dmr_wire_status(pb->error);
+	else
+		f->status = dmr_wire_status(pb->error);
 	f->pb = pb;
 	pb->fault = f;
 	return true;
@@ -194,6 +193,7 @@ void dmr_work(struct work_struct *work)
 	struct dmr_instance *inst = container_of(work, struct dmr_instance, work);
 	struct dmr_bio *pb, *next;
 	bool published = false, ring = false;
+	blk_status_t over;
 	LIST_HEAD(incoming);
 	LIST_HEAD(go);		/* no longer fenced */
 
@@ -207,16 +207,15 @@ void dmr_work(struct work_struct *work)
 		if (pb->reason == DMR_OP_DONE) {
 			dmr_fault_op_done(pb->fault);
 			ring = true;
-		} else if (dmr_pushing_back(pb)) {
-			dmr_end(pb, BLK_STS_DM_REQUEUE);
-		} else if (dmr_is_due(pb)) {
-			dmr_count(inst, DMR_EXPIRED);
-			dmr_end(pb, dmr_last_word(pb));
-		} else if (pb->reason == DMR_PARK) {
-			list_add_tail(&pb->node, fenced(inst, pb) ? &inst->parked : &go);
-		} else {
-			published |= open_fault(inst, pb);
+			continue;
 		}
+		over = dmr_hold_over(pb);
+		if (over)
+			dmr_end(pb, over);
+		else if (pb->reason == DMR_PARK)
+			list_add_tail(&pb->node, fenced(inst, pb) ? &inst->parked : &go);
+		else
+			published |= open_fault(inst, pb);
 	}
 	if (published)
 		dmr_fences_seen(inst);
@@ -232,42 +231,55 @@ void dmr_work(struct work_struct *work)
 		dmr_issue(pb);
 }
 
-/* The results of an operation are not thrown away: its fault sees to the deadline. */
-static void take_due(struct list_head *from, struct list_head *late)
+/* The results of an operation are not thrown away: its fault sees to what is over. */
+static void take_over(struct list_head *from, struct list_head *out)
 {
 	struct dmr_bio *pb, *next;
 
-	list_for_each_entry_safe(pb, next, from, node)
-		if (dmr_is_due(pb) && pb->reason != DMR_OP_DONE)
-			list_move_tail(&pb->node, late);
+	list_for_each_entry_safe(pb, next, from, node) {
+		if (pb->reason == DMR_OP_DONE)
+			continue;
+		pb->status = dmr_hold_over(pb);
+		if (pb->status)
+			list_move_tail(&pb->node, out);
+	}
+}
+
+static void end_what_is_over(struct dmr_instance *inst)
+{
+	struct dmr_bio *pb, *next_pb;
+	struct dmr_fault *f, *next;
+	LIST_HEAD(out);
+
+	mutex_lock(&inst->mutex);
+	take_over(&inst->parked, &out);
+	spin_lock_irq(&inst->lock);
+	take_over(&inst->incoming, &out);
+	take_over(&inst->go, &out);
+	spin_unlock_irq(&inst->lock);
+	list_for_each_entry_safe(f, next, &inst->faults, node) {
+		pb = f->pb;
+		/* A busy one follows when its I/O returns. */
+		if (!pb || f->state == DM_REMAP_FAULT_BUSY)
+			continue;
+		pb->status = dmr_hold_over(pb);
+		if (!pb->status)
+			continue;
+		dmr_fault_lose_bio(f, "left");
+		list_add_tail(&pb->node, &out);
+	}
+	list_for_each_entry_safe(pb, next_pb, &out, node) {
+		list_del_init(&pb->node);
+		dmr_end(pb, pb->status);
+	}
+	mutex_unlock(&inst->mutex);
 }
 
 void dmr_deadline_work(struct work_struct *work)
 {
 	struct dmr_instance *inst = container_of(work, struct dmr_instance, deadlines.work);
-	struct dmr_bio *pb, *next_pb;
-	struct dmr_fault *f, *next;
-	LIST_HEAD(late);
 
-	mutex_lock(&inst->mutex);
-	take_due(&inst->parked, &late);
-	spin_lock_irq(&inst->lock);
-	take_due(&inst->incoming, &late);
-	take_due(&inst->go, &late);
-	spin_unlock_irq(&inst->lock);
-	list_for_each_entry_safe(f, next, &inst->faults, node) {
-		pb = f->pb;
-		if (!pb || f->state == DM_REMAP_FAULT_BUSY || !dmr_is_due(pb))
-			continue;
-		dmr_fault_lose_bio(f, "expired");
-		list_add_tail(&pb->node, &late);
-	}
-	list_for_each_entry_safe(pb, next_pb, &late, node) {
-		list_del_init(&pb->node);
-		dmr_count(inst, DMR_EXPIRED);
-		dmr_end(pb, dmr_last_word(pb));
-	}
-	mutex_unlock(&inst->mutex);
+	end_what_is_over(inst);
 	if (READ_ONCE(inst->held_bios))
 		queue_delayed_work(inst->wq, &inst->deadlines, HZ / 4);
 }
@@ -275,25 +287,8 @@ void dmr_deadline_work(struct work_struct *work)
 /* A noflush suspend: every hold ends, and a later one is refused. */
 void dmr_push_back(struct dmr_instance *inst)
 {
-	struct dmr_bio *pb, *next_pb;
-	struct dmr_fault *f, *next;
-
 	spin_lock_irq(&inst->lock);
 	inst->pushback = true;
 	spin_unlock_irq(&inst->lock);
-
-	mutex_lock(&inst->mutex);
-	list_for_each_entry_safe(pb, next_pb, &inst->parked, node) {
-		list_del_init(&pb->node);
-		dmr_end(pb, BLK_STS_DM_REQUEUE);
-	}
-	list_for_each_entry_safe(f, next, &inst->faults, node) {
-		pb = f->pb;
-		/* A busy one follows when its I/O returns. */
-		if (!pb || f->state == DM_REMAP_FAULT_BUSY)
-			continue;
-		dmr_fault_lose_bio(f, "pushed back");
-		dmr_end(pb, BLK_STS_DM_REQUEUE);
-	}
-	mutex_unlock(&inst->mutex);
+	end_what_is_over(inst);
 }

@@ -91,7 +91,7 @@ static int array(struct genl_info *info, int attr, size_t size, unsigned int max
 
 	if (len % size || len / size > max) {
 		NL_SET_ERR_MSG_ATTR(info->extack, info->attrs[attr],
-				    "array is too long or not of whole elements");
+				    "it has too many elements, or not whole ones");
 		return -EINVAL;
 	}
 	*data = nla_data(info->attrs[attr]);

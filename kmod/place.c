@@ -36,23 +36,13 @@ static bool same_slot(struct dmr_instance *inst, u64 start, u64 len, u64 slot)
 	       e.len == len && e.kind == DM_REMAP_MAPPED && e.slot == slot;
 }
 
-static bool own_slot(const struct dmr_fault *f, u64 slot, u32 len)
-{
-	unsigned int i;
-
-	for (i = 0; f->placing && i < f->nr_pieces; i++)
-		if (f->pieces[i].kind == DM_REMAP_MAPPED && f->pieces[i].slot == slot &&
-		    f->pieces[i].len >= len && f->pieces[i].result == DM_REMAP_STATUS_OK)
-			return true;
-	return false;
-}
-
 /* Is a held write to put its data where the piece is? */
 static bool writes(const struct dmr_fault *f)
 {
 	return f->pb && (f->flags & DM_REMAP_FAULT_F_WRITE);
 }
 
+/* A slot that the piece names is taken at once, so that no later piece has it too. */
 static int check_piece(const struct dmr_fault *f, bool place, const struct dm_remap_piece *p,
 		       struct netlink_ext_ack *extack)
 {
@@ -81,10 +71,10 @@ static int check_piece(const struct dmr_fault *f, bool place, const struct dm_re
 	case DM_REMAP_MAPPED:
 		if (p->slot % inst->slot_unit || !dmr_in_slot_area(inst, p->slot, units))
 			return dmr_refuse(extack, -ERANGE, "slot is unaligned or outside the slot area");
-		if (dmr_slots_used(inst, p->slot, units) && !own_slot(f, p->slot, p->len))
+		if (dmr_slots_used(inst, p->slot, units))
 			return dmr_refuse(extack, -EEXIST, "slot is in use or retired");
-		ok = true;
-		break;
+		bitmap_set(inst->used, p->slot - inst->slot_start, units);
+		return 0;
 	case DM_REMAP_POISON_DATA:
 		ok = !p->slot && !(f->flags & DM_REMAP_FAULT_F_WRITE) &&
 		     covers_only(inst, start, p->len, BIT(DM_REMAP_DIRECT));
@@ -99,48 +89,31 @@ static int check_piece(const struct dmr_fault *f, bool place, const struct dm_re
 				   "piece's kind is not allowed over what the table has there");
 }
 
-static int check_pieces(const struct dmr_fault *f, bool place, const struct dm_remap_piece *p,
-			unsigned int nr, struct netlink_ext_ack *extack)
+/* Returns how many pieces, from the first, are right. */
+static unsigned int check_pieces(const struct dmr_fault *f, bool place,
+				 const struct dm_remap_piece *p, unsigned int nr, int *r,
+				 struct netlink_ext_ack *extack)
 {
-	u64 done = 0;
 	unsigned int i;
-	int r;
+	u64 done = 0;
 
-	/* Each may add two, as it may split an extent. INSTALL, which must not fail, does not ask. */
-	if (place && f->inst->extents + 2 * nr > DM_REMAP_MAX_EXTENTS)
-		return dmr_refuse(extack, -ENOSPC, "too many extents");
 	for (i = 0; i <= nr; i++) {
 		u64 to = i < nr ? p[i].offset : f->len;
 
+		*r = 0;
 		if (to < done)
-			return dmr_refuse(extack, -EINVAL, "pieces overlap or are out of order");
+			*r = dmr_refuse(extack, -EINVAL, "pieces overlap or are out of order");
 		/* What a held write leaves out is written where it is. */
-		if (place && writes(f) && to <= f->len &&
-		    !covers_only(f->inst, f->start + done, to - done, SOUND))
-			return dmr_refuse(extack, -EINVAL, "a write must place all poison that it covers");
-		if (i == nr)
+		else if (place && writes(f) && to <= f->len &&
+			 !covers_only(f->inst, f->start + done, to - done, SOUND))
+			*r = dmr_refuse(extack, -EINVAL, "a write must place all poison that it covers");
+		else if (i < nr)
+			*r = check_piece(f, place, &p[i], extack);
+		if (*r || i == nr)
 			break;
-		r = check_piece(f, place, &p[i], extack);
-		if (r)
-			return r;
 		done = (u64)p[i].offset + p[i].len;
 	}
-	return 0;
-}
-
-/* Two pieces of one message must not share a slot: taking marks it used. */
-static bool slots_distinct(struct dmr_instance *inst, const struct dm_remap_piece *p,
-			   unsigned int nr)
-{
-	unsigned int i, j;
-
-	for (i = 0; i < nr; i++)
-		for (j = 0; p[i].kind == DM_REMAP_MAPPED && j < i; j++)
-			if (p[j].kind == DM_REMAP_MAPPED &&
-			    p[i].slot < p[j].slot + round_up(p[j].len, inst->slot_unit) &&
-			    p[j].slot < p[i].slot + round_up(p[i].len, inst->slot_unit))
-				return false;
-	return true;
+	return i;
 }
 
 static void take_slots(const struct dmr_fault *f)
@@ -153,9 +126,14 @@ static void take_slots(const struct dmr_fault *f)
 				   round_up(f->pieces[i].len, f->inst->slot_unit));
 }
 
-static int check_op(const struct dmr_fault *f, bool place, const struct dm_remap_piece *pieces,
-		    unsigned int nr, struct netlink_ext_ack *extack)
+/* A work sends what is to be written, so that no request waits for a disk. */
+int dmr_start_op(struct dmr_instance *inst, u64 id, bool place,
+		 const struct dm_remap_piece *pieces, unsigned int nr,
+		 struct netlink_ext_ack *extack)
 {
+	struct dmr_fault *f = dmr_fault_find(inst, id);
+	struct dm_remap_piece *new;
+	unsigned int good;
 	int r;
 
 	if (!f)
@@ -165,38 +143,29 @@ static int check_op(const struct dmr_fault *f, bool place, const struct dm_remap
 		return dmr_refuse(extack, -EBUSY, "the fault is busy or placed");
 	if (!place && !writes(f))
 		return dmr_refuse(extack, -EINVAL, "TRY is for held writes");
-	r = check_pieces(f, place, pieces, nr, extack);
-	if (!r && place && !slots_distinct(f->inst, pieces, nr))
-		return dmr_refuse(extack, -EEXIST, "two pieces share a slot");
-	return r;
-}
-
-/* A work sends what is to be written, so that no request waits for a disk. */
-int dmr_start_op(struct dmr_instance *inst, u64 id, bool place,
-		 const struct dm_remap_piece *pieces, unsigned int nr,
-		 struct netlink_ext_ack *extack)
-{
-	struct dmr_fault *f = dmr_fault_find(inst, id);
-	struct dm_remap_piece *copy;
-	int r;
-
-	copy = kvmalloc_array(nr, sizeof(*pieces), GFP_KERNEL);
-	if (!copy)
+	/* Each may add two, as it may split an extent. INSTALL, which must not fail, does not ask. */
+	if (place && inst->extents + 2 * nr > DM_REMAP_MAX_EXTENTS)
+		return dmr_refuse(extack, -ENOSPC, "too many extents");
+	new = kvmalloc_array(nr, sizeof(*new), GFP_KERNEL);
+	if (!new)
 		return -ENOMEM;
-	memcpy(copy, pieces, nr * sizeof(*pieces));
-	r = check_op(f, place, copy, nr, extack);
+	memcpy(new, pieces, nr * sizeof(*new));
+	/* The slots that the fault has are free for this. */
+	if (f->placing)
+		dmr_slots_forget(inst, f->pieces, f->nr_pieces);
+	good = check_pieces(f, place, new, nr, &r, extack);
 	if (r) {
-		kvfree(copy);
+		dmr_slots_forget(inst, new, good);
+		if (f->placing)
+			take_slots(f);
+		kvfree(new);
 		return r;
 	}
-	dmr_slots_forget(f);
 	kvfree(f->pieces);
-	f->pieces = copy;
+	f->pieces = new;
 	f->nr_pieces = nr;
 	f->placing = place;
 	f->rest_failed = false;
-	if (place)
-		take_slots(f);
 	if (writes(f)) {
 		f->state = DM_REMAP_FAULT_BUSY;
 		queue_work(inst->wq, &f->op);

@@ -61,8 +61,6 @@ struct dmr_place {
 /* Why a bio came to the worker, or must; the graver ones last. */
 enum dmr_reason { DMR_NONE, DMR_PARK, DMR_HEAL, DMR_FAULT, DMR_OP_DONE };
 
-enum dmr_hold { DMR_HELD, DMR_PUSHBACK, DMR_REFUSED };
-
 struct dmr_bio {
 	struct dmr_target *t;
 	struct bvec_iter iter;		/* of the mapped device, as it came */
@@ -241,13 +239,12 @@ bool dmr_table_next(struct maple_tree *table, u64 start, u64 end, struct dm_rema
 int dmr_table_set(struct dmr_instance *inst, const struct dm_remap_extent *e);
 
 /* hold.c: bios that cannot go on */
-enum dmr_hold dmr_hold(struct dmr_bio *pb, enum dmr_reason reason, blk_status_t error);
+blk_status_t dmr_hold(struct dmr_bio *pb, enum dmr_reason reason, blk_status_t error);
 void dmr_hold_or_end(struct dmr_bio *pb, enum dmr_reason reason, blk_status_t error);
 void dmr_end(struct dmr_bio *pb, blk_status_t status);
 void dmr_unpark(struct dmr_instance *inst);
 void dmr_push_back(struct dmr_instance *inst);
-bool dmr_pushing_back(struct dmr_bio *pb);
-bool dmr_is_due(const struct dmr_bio *pb);
+blk_status_t dmr_hold_over(const struct dmr_bio *pb);
 blk_status_t dmr_last_word(const struct dmr_bio *pb);
 bool dmr_may_fault(struct dmr_bio *pb, blk_status_t status);
 void dmr_work(struct work_struct *work);
@@ -275,7 +272,7 @@ void dmr_fault_end(struct dmr_fault *f, const char *how);
 void dmr_fault_lose_bio(struct dmr_fault *f, const char *how);
 void dmr_fault_op_done(struct dmr_fault *f);
 void dmr_fault_trace(const struct dmr_fault *f, const char *state);
-void dmr_slots_forget(struct dmr_fault *f);
+void dmr_slots_forget(struct dmr_instance *inst, const struct dm_remap_piece *p, unsigned int nr);
 void dmr_publish(struct dmr_instance *inst, bool ready);
 void dmr_publish_fences(struct dmr_instance *inst);
 void dmr_fences_seen(struct dmr_instance *inst);

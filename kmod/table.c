@@ -48,9 +48,9 @@ bool dmr_table_next(struct maple_tree *table, u64 start, u64 end, struct dm_rema
 /* The range becomes @e; of kind DIRECT, no extent at all. Needs inst->mutex. */
 int dmr_table_set(struct dmr_instance *inst, const struct dm_remap_extent *e)
 {
-	u64 end = e->start + e->len;
-	long more = e->kind != DM_REMAP_DIRECT;
 	MA_STATE(mas, &inst->table, e->start, e->start);
+	long more = e->kind != DM_REMAP_DIRECT;
+	u64 end = e->start + e->len;
 	int r;
 
 	rcu_read_lock();

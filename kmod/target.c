@@ -25,14 +25,8 @@ static int end_now(struct dmr_bio *pb, blk_status_t status)
 
 static int hold_in_map(struct dmr_bio *pb, enum dmr_reason reason)
 {
-	switch (dmr_hold(pb, reason, BLK_STS_OK)) {
-	case DMR_HELD:
-		return DM_MAPIO_SUBMITTED;
-	case DMR_PUSHBACK:
-		return DM_MAPIO_REQUEUE;
-	default:
-		return end_now(pb, dmr_last_word(pb));
-	}
+	dmr_hold_or_end(pb, reason, BLK_STS_OK);
+	return DM_MAPIO_SUBMITTED;
 }
 
 static int go(struct dmr_bio *pb, struct bio *bio, enum dmr_dest dest, u64 sector)
@@ -105,16 +99,12 @@ static int dmr_map(struct dm_target *ti, struct bio *bio)
 	return map_slow(pb, bio);
 }
 
-static int hold_in_end_io(struct dmr_bio *pb, enum dmr_reason reason, blk_status_t error)
+static int hold_in_end_io(struct dmr_bio *pb, enum dmr_reason reason, blk_status_t *error)
 {
-	switch (dmr_hold(pb, reason, error)) {
-	case DMR_HELD:
-		return DM_ENDIO_INCOMPLETE;
-	case DMR_PUSHBACK:
+	*error = dmr_hold(pb, reason, *error);
+	if (*error == BLK_STS_DM_REQUEUE)
 		return DM_ENDIO_REQUEUE;
-	default:
-		return DM_ENDIO_DONE;
-	}
+	return *error ? DM_ENDIO_DONE : DM_ENDIO_INCOMPLETE;
 }
 
 static int dmr_end_io(struct dm_target *ti, struct bio *bio, blk_status_t *error)
@@ -128,26 +118,16 @@ static int dmr_end_io(struct dm_target *ti, struct bio *bio, blk_status_t *error
 		*error = dmr_flush_done(pb, *error);
 		return DM_ENDIO_DONE;
 	}
-	if (unlikely(*error)) {
-		if (!dmr_may_fault(pb, *error))
-			return DM_ENDIO_DONE;
-		return hold_in_end_io(pb, DMR_FAULT, *error);
-	}
+	if (unlikely(*error))
+		return dmr_may_fault(pb, *error) ? hold_in_end_io(pb, DMR_FAULT, error) :
+						   DM_ENDIO_DONE;
 	if (likely(bio_op(bio) != REQ_OP_WRITE) ||
 	    likely(!dmr_stale(inst, pb->gen, dmr_start(pb), dmr_len(pb), pb->dest,
 			      pb->dest_sector)))
 		return DM_ENDIO_DONE;
 	/* The table changed under it: it is not acknowledged, so it may be repeated. */
 	dmr_count(inst, DMR_REDONE);
-	switch (dmr_hold(pb, DMR_PARK, BLK_STS_OK)) {
-	case DMR_HELD:
-		return DM_ENDIO_INCOMPLETE;
-	case DMR_PUSHBACK:
-		return DM_ENDIO_REQUEUE;
-	default:
-		*error = BLK_STS_IOERR;
-		return DM_ENDIO_DONE;
-	}
+	return hold_in_end_io(pb, DMR_PARK, error);
 }
 
 static const struct dmr_option {

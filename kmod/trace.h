@@ -7,8 +7,6 @@
 
 #include <linux/tracepoint.h>
 
-#include "compat.h"
-
 /* A fault or fence has come to a state: open, busy, placed, voided, installed, released, failed... */
 TRACE_EVENT(dm_remap_fault,
 	TP_PROTO(u32 instance, u64 id, u64 start, u64 len, const char *state),
@@ -18,17 +16,17 @@ TRACE_EVENT(dm_remap_fault,
 		__field(u64, id)
 		__field(u64, start)
 		__field(u64, len)
-		__string(state, state)
+		__array(char, state, 16)
 	),
 	TP_fast_assign(
 		__entry->instance = instance;
 		__entry->id = id;
 		__entry->start = start;
 		__entry->len = len;
-		dmr_assign_str(state, state);
+		strscpy(__entry->state, state, sizeof(__entry->state));
 	),
 	TP_printk("instance %u fault %llu sectors %llu+%llu %s", __entry->instance, __entry->id,
-		  __entry->start, __entry->len, __get_str(state))
+		  __entry->start, __entry->len, __entry->state)
 );
 
 #endif

@@ -240,7 +240,6 @@ int dmr_release(struct dmr_instance *inst, u64 id, struct netlink_ext_ack *extac
 		return dmr_refuse(extack, -ENOENT, "no such fault");
 	if (f->state == DM_REMAP_FAULT_BUSY || f->installing)
 		return dmr_refuse(extack, -EBUSY, "the fault is busy, or partly installed");
-	dmr_slots_forget(f);
 	if (f->pb)
 		list_add_tail(&f->pb->node, &inst->parked);
 	dmr_fault_end(f, "released");
