@@ -7,6 +7,7 @@ mod disks;
 mod harness;
 mod module;
 mod partitions;
+mod suspend;
 
 use anyhow::{Context, Result};
 
@@ -18,6 +19,7 @@ const TABLES: &[&[Case]] = &[
     module::CASES,
     daemon::CASES,
     partitions::CASES,
+    suspend::CASES,
     demo::CASES,
     harness::CASES,
 ];

@@ -27,6 +27,14 @@ impl Device {
         Ok(Self::existing(name))
     }
 
+    /// One that somebody else made and removes.
+    #[must_use]
+    pub fn shared(name: &str) -> Self {
+        let mut device = Self::existing(name);
+        device.gone = true;
+        device
+    }
+
     /// One that somebody else made, and that goes away with this value all the same.
     #[must_use]
     pub fn existing(name: &str) -> Self {

@@ -8,6 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+const MODULE: &str = "/sys/module/dm_remap_shim";
 /// How long what was told to end may take.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -38,10 +39,20 @@ pub fn clear() -> Leftovers {
     left.extend(entries("/sys/kernel/config/nullb", |_, path| path.is_dir()));
     left.extend(entries("/sys/bus/pseudo/devices", |_, _| true));
     left.extend(mounts());
-    if Path::new("/sys/module/dm_remap_shim").exists() && super::rmmod("dm_remap_shim").is_err() {
-        left.push("module dm_remap_shim in use".into());
+    if Path::new(MODULE).exists() {
+        left.extend(live_objects());
+        if super::rmmod("dm_remap_shim").is_err() {
+            left.push("module dm_remap_shim in use".into());
+        }
     }
     Leftovers { ended, stuck: left }
+}
+
+/// What the module still holds, when no device of its is left.
+fn live_objects() -> Vec<String> {
+    let parameters = entries(&format!("{MODULE}/parameters"), |name, _| name.starts_with("live_"));
+    let count = |path: &String| fs::read_to_string(path).unwrap_or_default();
+    parameters.into_iter().filter(|path| count(path).trim() != "0").collect()
 }
 
 /// Kills every process but this one, and names them.
