@@ -4,6 +4,7 @@ mod boot;
 mod daemon;
 mod demo;
 mod disks;
+mod fuzz;
 mod harness;
 mod module;
 mod partitions;
@@ -20,6 +21,7 @@ const TABLES: &[&[Case]] = &[
     daemon::CASES,
     partitions::CASES,
     suspend::CASES,
+    fuzz::CASES,
     demo::CASES,
     harness::CASES,
 ];

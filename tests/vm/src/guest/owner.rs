@@ -28,6 +28,7 @@ const A_SLOT_UNIT: u16 = 13;
 const A_EXTENTS: u16 = 15;
 const A_FAULT_ID: u16 = 16;
 const A_FAULT_IDS: u16 = 17;
+const A_START: u16 = 18;
 const A_LEN: u16 = 19;
 const A_FAULT_STATE: u16 = 20;
 const A_PIECES: u16 = 24;
@@ -84,11 +85,26 @@ impl Owner {
             socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
         bind(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
         let mut owner = Owner { socket, family: 16, instance: 0, next_slot: 0, commit: 0 };
+        owner.family = number(attr(&owner.about_family()?, 1)?) as u16;
+        Ok(owner)
+    }
+
+    /// What the kernel says of the family.
+    fn about_family(&mut self) -> Result<Attrs> {
         let mut name = Vec::new();
         put(&mut name, 2, b"dm_remap\0");
-        let answer = owner.ask(GETFAMILY, false, &name).context("family dm_remap")?;
-        owner.family = number(attr(answer.first().context("no answer")?, 1)?) as u16;
-        Ok(owner)
+        let own = std::mem::replace(&mut self.family, 16);
+        let answer = self.ask(GETFAMILY, false, &name).context("family dm_remap");
+        self.family = own;
+        answer?.pop().context("no answer")
+    }
+
+    /// The number of the multicast group.
+    pub fn group(&mut self) -> Result<u32> {
+        // CTRL_ATTR_MCAST_GROUPS, its first, and of that CTRL_ATTR_MCAST_GRP_ID.
+        let groups = parse(attr(&self.about_family()?, 7)?);
+        let (_, first) = groups.first().context("the family has no group")?;
+        Ok(number(attr(&parse(first), 2)?) as u32)
     }
 
     /// Sends a request and returns the messages up to its acknowledgement or the dump's end.
@@ -199,16 +215,40 @@ impl Owner {
         })
     }
 
-    /// All mapped extents.
-    pub fn extents(&mut self) -> Result<Vec<Extent>> {
+    /// The table and the retired slots: start, slot, length and kind of each.
+    pub fn entries(&mut self) -> Result<Vec<(u64, u64, u64, u8)>> {
         let list = self.with_instance();
-        let mut extents = Vec::new();
+        let mut entries = Vec::new();
         for message in self.ask(EXTENT_GET, true, &list)? {
             for e in attr(&message, A_EXTENTS)?.chunks_exact(24) {
-                ensure!(e[20] == MAPPED, "an extent is not mapped");
-                extents.push((number(&e[..8]), number(&e[8..16]), number(&e[16..20]) as u32));
+                entries.push((number(&e[..8]), number(&e[8..16]), number(&e[16..20]), e[20]));
             }
         }
-        Ok(extents)
+        Ok(entries)
+    }
+
+    /// All mapped extents.
+    pub fn extents(&mut self) -> Result<Vec<Extent>> {
+        let entry = |(start, slot, len, kind)| {
+            ensure!(kind == MAPPED, "an extent is not mapped");
+            Ok((start, slot, len as u32))
+        };
+        self.entries()?.into_iter().map(entry).collect()
+    }
+
+    /// Faults and fences: id, start, length, and whether it is placed.
+    pub fn faults(&mut self) -> Result<Vec<(u64, u64, u64, bool)>> {
+        let list = self.with_instance();
+        let faults = self.ask(FAULT_GET, true, &list)?;
+        let fault = |f: &Attrs| {
+            let of = |name| Ok::<_, anyhow::Error>(number(attr(f, name)?));
+            Ok((of(A_FAULT_ID)?, of(A_START)?, of(A_LEN)?, attr(f, A_FAULT_STATE)?[0] == PLACED))
+        };
+        faults.iter().skip(1).map(fault).collect()
+    }
+
+    #[must_use]
+    pub fn instance(&self) -> u32 {
+        self.instance
     }
 }
