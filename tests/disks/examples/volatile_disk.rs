@@ -1,20 +1,23 @@
 //! The nbdkit plugin: every parameter `NAME=IMAGE` is an export named NAME on one shared power, and
-//! `control=SOCKET` is where they are steered. See `dmremap_disks::server`.
+//! `control=SOCKET` is where they are steered, as is the export named control. See `dmremap_disks::server`.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io;
 use std::os::unix::net::UnixListener;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
+use std::{io, iter};
 
 use dmremap_disks::SECTOR;
-use dmremap_disks::server;
+use dmremap_disks::server::{self, CONTROL, CONTROL_SIZE};
 use dmremap_disks::volatile::{Power, VolatileStore};
 use nbdkit::{Error, Flags, FuaFlags, Result, Server, ThreadModel, plugin};
 
 static PARAMETERS: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
 static POWER: OnceLock<Power<File>> = OnceLock::new();
+
+/// The answer to the last command that came through the export for control.
+static ANSWER: Mutex<String> = Mutex::new(String::new());
 
 /// One connection to the export of this name.
 struct Connection(String);
@@ -65,7 +68,9 @@ impl Server for Connection {
 
     fn open(_readonly: bool) -> Result<Box<dyn Server>> {
         let name = nbdkit::export_name().map_err(|error| Error::new(2, error.to_string()))?;
-        power()?.steer(&name, |_| ())?;
+        if name != CONTROL {
+            power()?.steer(&name, |_| ())?;
+        }
         Ok(Box::new(Connection(name)))
     }
 
@@ -74,6 +79,9 @@ impl Server for Connection {
     }
 
     fn get_size(&self) -> Result<i64> {
+        if self.0 == CONTROL {
+            return Ok(CONTROL_SIZE as i64);
+        }
         Ok(power()?.steer(&self.0, |disk| (disk.sectors() * SECTOR as u64) as i64)?)
     }
 
@@ -95,15 +103,31 @@ impl Server for Connection {
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        if self.0 == CONTROL {
+            let answer = ANSWER.lock().unwrap_or_else(PoisonError::into_inner);
+            let bytes = answer.bytes().skip(offset as usize).chain(iter::repeat(0));
+            buf.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
+            return Ok(());
+        }
         Ok(power()?.request(&self.0, |disk| disk.read(buf, offset))?)
     }
 
     fn write_at(&self, buf: &[u8], offset: u64, flags: Flags) -> Result<()> {
+        if self.0 == CONTROL {
+            let command = String::from_utf8_lossy(buf);
+            let answer = server::answer(power()?, command.trim_end_matches('\0'));
+            let answer = serde_json::to_string(&answer).map_err(io::Error::from)?;
+            *ANSWER.lock().unwrap_or_else(PoisonError::into_inner) = answer;
+            return Ok(());
+        }
         let fua = flags.contains(Flags::FUA);
         Ok(power()?.request(&self.0, |disk| disk.write(buf, offset, fua))?)
     }
 
     fn flush(&self) -> Result<()> {
+        if self.0 == CONTROL {
+            return Ok(());
+        }
         Ok(power()?.request(&self.0, |disk| disk.flush())?)
     }
 }

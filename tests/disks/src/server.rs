@@ -16,6 +16,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::volatile::{Counters, CutReport, Medium, Power};
 
+/// The export through which a guest steers the disks: what is written to its only block is a [`Command`], which has
+/// been carried out when the write returns; reading it gives the [`Answer`]. Both are JSON padded with zeroes.
+pub const CONTROL: &str = "control";
+/// Size of that block, in bytes.
+pub const CONTROL_SIZE: usize = 4096;
+
 /// How long nbdkit may take to open its sockets.
 const START: Duration = Duration::from_secs(10);
 
@@ -92,15 +98,19 @@ pub fn listen<M: Medium>(listener: &UnixListener, power: &Power<M>) {
 
 fn converse<M: Medium>(mut stream: &UnixStream, power: &Power<M>) -> io::Result<()> {
     for line in BufReader::new(stream).lines() {
-        let answer = match serde_json::from_str(&line?) {
-            Ok(command) => {
-                obey(power, command).unwrap_or_else(|error| Answer::Error(error.to_string()))
-            }
-            Err(error) => Answer::Error(format!("not a command: {error}")),
-        };
-        writeln!(stream, "{}", serde_json::to_string(&answer)?)?;
+        writeln!(stream, "{}", serde_json::to_string(&answer(power, &line?))?)?;
     }
     Ok(())
+}
+
+/// Carries out a command in JSON, whatever comes of it.
+pub fn answer<M: Medium>(power: &Power<M>, command: &str) -> Answer {
+    match serde_json::from_str(command) {
+        Ok(command) => {
+            obey(power, command).unwrap_or_else(|error| Answer::Error(error.to_string()))
+        }
+        Err(error) => Answer::Error(format!("not a command: {error}")),
+    }
 }
 
 /// A running nbdkit with disks on one power. Dropping it kills nbdkit; what was not flushed is lost.

@@ -1,9 +1,14 @@
 //! What a case is.
 
+use std::path::PathBuf;
+
 use crate::guest::Ctx;
 
 /// What a case does in one boot.
 pub type Body = fn(&mut Ctx) -> anyhow::Result<()>;
+
+/// What the host makes of a case's disks, by their images, after its last phase; a line for the log.
+pub type Judge = fn(&[PathBuf]) -> anyhow::Result<String>;
 
 /// How a phase ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +36,8 @@ pub enum Disk {
     /// A disk with a volatile write cache: a cut loses a subset, drawn from the seed, of what was not flushed, and
     /// at least one sector of it.
     Volatile { mib: u64 },
+    /// Steers the volatile ones: its first block takes a command and then holds the answer.
+    Control,
 }
 
 #[derive(Clone, Copy)]
@@ -50,6 +57,7 @@ pub struct Case {
     pub append: &'static str,
     /// A negative control: it must fail, and the first reason must contain this text.
     pub must_fail: Option<&'static str>,
+    pub judge: Option<Judge>,
     pub(crate) phases: Phases,
 }
 
@@ -57,7 +65,8 @@ impl Case {
     /// A case that shares its boot with others.
     #[must_use]
     pub const fn new(name: &'static str, seconds: u64, body: Body) -> Case {
-        Case { name, seconds, disks: &[], append: "", must_fail: None, phases: Phases::One(body) }
+        let phases = Phases::One(body);
+        Case { name, seconds, disks: &[], append: "", must_fail: None, judge: None, phases }
     }
 
     /// A case of several boots over the same disks.
@@ -77,6 +86,12 @@ impl Case {
     #[must_use]
     pub const fn append(mut self, words: &'static str) -> Case {
         self.append = words;
+        self
+    }
+
+    #[must_use]
+    pub const fn judge(mut self, judge: Judge) -> Case {
+        self.judge = Some(judge);
         self
     }
 

@@ -62,7 +62,7 @@ pub fn run<'a>(path: &Path, workload: &Workload, emit: &'a mut Emit<'a>) -> io::
     })
 }
 
-/// Reads all of `sectors`, piece by piece and, where a piece cannot be read, block by block.
+/// Reads all of `sectors`, piece by piece; a piece that cannot be read is halved until single blocks are left.
 pub fn read_back<'a>(
     path: &Path,
     sectors: Range<u64>,
@@ -71,18 +71,20 @@ pub fn read_back<'a>(
     emit: &'a mut Emit<'a>,
 ) -> io::Result<()> {
     let device = Device::open(path, first_id, emit)?;
-    for piece in pieces(sectors, LARGEST) {
-        if device.read(device.next_id(), piece.clone())?.is_err() {
-            pieces(piece, block)
-                .try_for_each(|one| device.read(device.next_id(), one).map(drop))?;
+    let largest = (LARGEST / block).max(1) * block;
+    // The next one is the last.
+    let mut left: Vec<Range<u64>> = (sectors.clone().step_by(largest as usize))
+        .map(|at| at..sectors.end.min(at + largest))
+        .collect();
+    left.reverse();
+    while let Some(piece) = left.pop() {
+        let blocks = (piece.end - piece.start) / block;
+        if device.read(device.next_id(), piece.clone())?.is_err() && blocks > 1 {
+            let middle = piece.start + blocks / 2 * block;
+            left.extend([middle..piece.end, piece.start..middle]);
         }
     }
     Ok(())
-}
-
-fn pieces(range: Range<u64>, size: u64) -> impl Iterator<Item = Range<u64>> {
-    let end = range.end;
-    range.step_by(size as usize).map(move |start| start..end.min(start + size))
 }
 
 impl<'a> Device<'a> {

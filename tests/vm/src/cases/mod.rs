@@ -9,6 +9,7 @@ mod harness;
 mod module;
 mod partitions;
 mod suspend;
+mod power_cuts;
 
 use anyhow::{Context, Result};
 
@@ -22,6 +23,7 @@ const TABLES: &[&[Case]] = &[
     partitions::CASES,
     suspend::CASES,
     fuzz::CASES,
+    power_cuts::CASES,
     demo::CASES,
     harness::CASES,
 ];

@@ -61,9 +61,14 @@ impl Ctx {
         self.port.say(&Said::Note(text.into()))
     }
 
+    /// Asks for the power cut, which comes at any moment from now on.
+    pub fn ask_for_cut(&mut self) -> Result<()> {
+        self.port.say(&Said::Cut)
+    }
+
     /// Asks for the power cut and waits for it.
     pub fn cut(&mut self) -> Result<()> {
-        self.port.say(&Said::Cut)?;
+        self.ask_for_cut()?;
         std::thread::sleep(Duration::from_secs(60));
         anyhow::bail!("the power was not cut")
     }

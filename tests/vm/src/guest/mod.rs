@@ -12,12 +12,14 @@ pub mod disk;
 pub mod dm;
 pub mod fs;
 pub mod init;
+pub mod journal;
 mod leftovers;
 pub mod owner;
 pub mod pattern;
 pub mod scsi;
 pub mod served;
 pub mod stat;
+pub mod steer;
 
 pub use cmd::{Cmd, run};
 pub use ctx::Ctx;

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use dmremap_disks::server::{Command, Server};
+use dmremap_disks::server::{CONTROL, Command, Server};
 use dmremap_disks::volatile::CutReport;
 
 use super::qemu::socket_dir;
@@ -15,6 +15,8 @@ use crate::case::{Case, Disk};
 pub struct Disks {
     /// As QEMU takes them, in the case's order.
     pub drives: Vec<String>,
+    /// Where their content is; of the one for control there is none.
+    pub images: Vec<PathBuf>,
     /// Serves the volatile ones.
     server: Option<Server>,
 }
@@ -25,7 +27,10 @@ impl Disks {
         fs::create_dir_all(dir)?;
         let mut images = Vec::new();
         for (index, disk) in case.disks.iter().enumerate() {
-            let (Disk::Raw { mib } | Disk::Volatile { mib }) = disk;
+            let mib = match disk {
+                Disk::Raw { mib } | Disk::Volatile { mib } => *mib,
+                Disk::Control => 0,
+            };
             let name = format!("disk{index}");
             let path = dir.join(format!("{name}.img"));
             let file = File::create(&path).with_context(|| path.display().to_string())?;
@@ -45,10 +50,12 @@ impl Disks {
             .iter()
             .map(|(disk, name, path)| match (disk, &server) {
                 (Disk::Volatile { .. }, Some(server)) => server.uri(name),
+                (Disk::Control, Some(server)) => server.uri(CONTROL),
                 _ => path.display().to_string(),
             })
             .collect();
-        Ok(Disks { drives, server })
+        let images = images.into_iter().map(|(.., path)| path).collect();
+        Ok(Disks { drives, images, server })
     }
 
     /// Cuts the power of the volatile disks and switches it on again; what that lost. QEMU must be dead.

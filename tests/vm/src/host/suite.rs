@@ -163,7 +163,15 @@ impl<'a> Suite<'a> {
             }
             facts.append(&mut boot.seen.acks);
         }
-        Ok((Vec::new(), false))
+        let reasons = match case.judge.map(|judge| judge(&disks.images)) {
+            Some(Ok(line)) => {
+                println!("{:22} {line}", "");
+                Vec::new()
+            }
+            Some(Err(why)) => vec![format!("{why:#}")],
+            None => Vec::new(),
+        };
+        Ok((reasons, false))
     }
 
     fn report(&mut self, case: &Case, reasons: Vec<String>, start: Instant) {

@@ -1,0 +1,118 @@
+//! The host's verdict on the journal: [`iocheck`](dmremap_disks::iocheck) says which content a sector may have. Here
+//! is what it cannot know: which sectors are bad, and so which errors are right.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
+use std::path::Path;
+
+use anyhow::{Error, Result, bail, ensure};
+use dmremap_disks::iocheck::{Content, Event, Judge};
+
+use super::{bad_sectors, goes_bad, load, look};
+use crate::guest::journal;
+
+/// Judges the journal of so many cuts.
+pub fn judge(image: &Path, cuts: u64) -> Result<String> {
+    let mut content = Judge::default();
+    let mut errors = Errors::default();
+    for boot in 0..=cuts {
+        errors.bad = bad_sectors(boot);
+        take(image, look(boot), &mut content, &mut errors)?;
+        if boot < cuts {
+            errors.lost.extend(goes_bad(boot).iter().filter(|at| !errors.bad.contains_key(at)));
+            errors.bad = bad_sectors(boot + 1);
+            take(image, load(boot), &mut content, &mut errors)?;
+            content.event(Event::Cut).map_err(Error::msg)?;
+            errors.cut();
+        }
+    }
+    let verdict = content.verdict();
+    if let Some(wrong) = verdict.wrong.first() {
+        bail!("{wrong}, and {} more", verdict.wrong.len() - 1);
+    }
+    ensure!(
+        errors.cuts_with_faults * 4 >= cuts,
+        "only {} of {cuts} cuts came while a write met a new bad sector",
+        errors.cuts_with_faults
+    );
+    Ok(format!(
+        "{cuts} cuts, {} of them while a write met a new bad sector; {} acknowledged writes, {} sectors judged, {} \
+         reads of lost sectors failed",
+        errors.cuts_with_faults,
+        errors.written,
+        verdict.judged,
+        verdict.read_errors.len()
+    ))
+}
+
+fn take(image: &Path, region: u64, content: &mut Judge, errors: &mut Errors) -> Result<()> {
+    for line in journal::lines(image, region)? {
+        let event: Event = line.parse().map_err(Error::msg)?;
+        errors.take(&event).map_err(|why| why.context(format!("{line:?}")))?;
+        content.event(event).map_err(Error::msg)?;
+    }
+    Ok(())
+}
+
+/// Judges which requests may fail: reads that touch a bad sector whose content is lost, and no others.
+#[derive(Default)]
+struct Errors {
+    /// Bad sectors, with the first id that was used after each went bad.
+    bad: BTreeMap<u64, u64>,
+    /// Those of them that no acknowledged write, and no read since, has shown to be mapped.
+    lost: BTreeSet<u64>,
+    open: HashMap<u64, Open>,
+    cuts_with_faults: u64,
+    written: u64,
+}
+
+struct Open {
+    sectors: Range<u64>,
+    write: bool,
+    /// Whether it touches a sector that was lost when it was sent.
+    lost: bool,
+}
+
+impl Errors {
+    fn take(&mut self, event: &Event) -> Result<()> {
+        match event {
+            Event::Write { id, sectors, .. } => self.send(*id, sectors, true),
+            Event::Read { id, sectors } => self.send(*id, sectors, false),
+            Event::Flush { .. } => {}
+            Event::Ok { id, contents } => {
+                let Some(Open { sectors, write, .. }) = self.open.remove(id) else { return Ok(()) };
+                self.written += u64::from(write);
+                self.lost.retain(|sector| !sectors.contains(sector));
+                for (sector, found) in sectors.zip(contents) {
+                    let Some(&since) = self.bad.get(&sector) else { continue };
+                    let written = matches!(found, Content::Write(id) if *id >= since);
+                    ensure!(
+                        written,
+                        "sector {sector} is bad, and {found} was not written since it is"
+                    );
+                }
+            }
+            Event::Error { id, errno } => match self.open.remove(id) {
+                Some(Open { write: false, lost: true, .. }) => {}
+                Some(Open { sectors, write, .. }) => {
+                    let verb = if write { "write" } else { "read" };
+                    bail!("a {verb} of {sectors:?} failed with errno {errno}, and must not");
+                }
+                None => bail!("a flush failed with errno {errno}"),
+            },
+            Event::Reset | Event::Cut => bail!("nobody says this in a guest"),
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, id: u64, sectors: &Range<u64>, write: bool) {
+        let lost = self.lost.range(sectors.clone()).next().is_some();
+        self.open.insert(id, Open { sectors: sectors.clone(), write, lost });
+    }
+
+    /// Nobody learns how what is open ends; it may be there all the same, so what it covers stays lost.
+    fn cut(&mut self) {
+        let faults = self.open.drain().any(|(_, open)| open.write && open.lost);
+        self.cuts_with_faults += u64::from(faults);
+    }
+}
