@@ -165,7 +165,8 @@ impl Log {
         Ok(())
     }
 
-    fn apply(&self, entry: &Entry, disk: &mut impl Medium) -> Result<(), LogError> {
+    /// Applies one entry; to replay, all before it must have been.
+    pub fn apply(&self, entry: &Entry, disk: &mut impl Medium) -> Result<(), LogError> {
         let mut buf = vec![0; entry.len.min(COPY) as usize];
         for done in (0..entry.len).step_by(COPY as usize) {
             let len = (entry.len - done).min(COPY);

@@ -6,6 +6,7 @@ mod demo;
 mod disks;
 mod fuzz;
 mod harness;
+mod log_writes;
 mod module;
 mod partitions;
 mod suspend;
@@ -23,6 +24,7 @@ const TABLES: &[&[Case]] = &[
     partitions::CASES,
     suspend::CASES,
     fuzz::CASES,
+    log_writes::CASES,
     power_cuts::CASES,
     demo::CASES,
     harness::CASES,
