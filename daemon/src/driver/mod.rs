@@ -151,7 +151,10 @@ impl<K: Kernel> Driver<K> {
             Ask::Look => self.look().await,
             Ask::Policy(policy) => self.handle(Event::PolicyChanged(policy)).await,
             // Whoever asked may be gone.
-            Ask::Status(to) => drop(to.send((self.core.snapshot(), self.instance.clone()))),
+            Ask::Status(to) => {
+                self.look().await;
+                drop(to.send((self.core.snapshot(), self.instance.clone())));
+            }
             Ask::Table(to) => drop(to.send(self.core.table().clone())),
         }
     }
@@ -175,10 +178,12 @@ impl<K: Kernel> Driver<K> {
             (Some(_), None) => Event::Gone,
             (Some(old), Some(new)) if old.instance == new.instance => {
                 let ours = Some(self.kernel.port());
-                if old.owner != ours || new.owner == ours {
-                    return;
+                match old.owner == ours && new.owner != ours {
+                    true => Event::OwnerLost,
+                    // The kernel rings for a flush that fails, not for one that succeeds again.
+                    false if old.flags != new.flags => Event::Doorbell,
+                    false => return,
                 }
-                Event::OwnerLost
             }
             (_, Some(new)) => Event::Instance(translate::instance(new)),
         };
