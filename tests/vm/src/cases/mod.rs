@@ -5,6 +5,7 @@ mod daemon;
 mod demo;
 mod disks;
 mod fuzz;
+mod flushes;
 mod harness;
 mod log_writes;
 mod module;
@@ -24,6 +25,7 @@ const TABLES: &[&[Case]] = &[
     partitions::CASES,
     suspend::CASES,
     fuzz::CASES,
+    flushes::CASES,
     log_writes::CASES,
     power_cuts::CASES,
     demo::CASES,

@@ -20,6 +20,7 @@ pub mod scsi;
 pub mod served;
 pub mod stat;
 pub mod steer;
+pub mod trace;
 
 pub use cmd::{Cmd, run};
 pub use ctx::Ctx;
