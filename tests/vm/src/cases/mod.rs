@@ -5,6 +5,7 @@ mod daemon;
 mod demo;
 mod disks;
 mod fuzz;
+mod flush_failures;
 mod flushes;
 mod harness;
 mod log_writes;
@@ -26,6 +27,7 @@ const TABLES: &[&[Case]] = &[
     suspend::CASES,
     fuzz::CASES,
     flushes::CASES,
+    flush_failures::CASES,
     log_writes::CASES,
     power_cuts::CASES,
     demo::CASES,

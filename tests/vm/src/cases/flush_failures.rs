@@ -1,0 +1,165 @@
+//! After a failed flush nothing may claim to be durable until one has succeeded on both disks.
+
+use anyhow::{Context, Result, ensure};
+use nix::libc::EIO;
+
+use crate::case::{self, Case};
+use crate::guest::dm::{self, Device};
+use crate::guest::served::Served;
+use crate::guest::steer::Steer;
+use crate::guest::{Ctx, Disk};
+
+const DISKS: &[case::Disk] =
+    &[case::Disk::Volatile { mib: 16 }, case::Disk::Volatile { mib: 16 }, case::Disk::Control];
+
+pub const CASES: &[Case] = &[
+    Case::new("flush-failures.stop-fua-until-both-disks-flush", 120, stop_fua).disks(DISKS),
+    Case::new("flush-failures.of-an-unused-spare-only-alarm", 120, unused_spare).disks(DISKS),
+    Case::new("flush-failures.a-linear-device-forgets-them", 60, linear_forgets)
+        .disks(DISKS)
+        .must_fail("succeeded, and should not"),
+];
+
+/// Indices among the disks.
+const DATA: u8 = 0;
+const SPARE: u8 = 1;
+const STEER: u8 = 2;
+
+const BAD: u64 = 1000;
+const GOOD: u64 = 2000;
+
+/// What is asked of the device, in the two ways of asking.
+struct Asked {
+    plain: Disk,
+    durable: Disk,
+    steer: Steer,
+    version: u64,
+}
+
+impl Asked {
+    fn of(ctx: &Ctx, device: &std::path::Path) -> Result<Self> {
+        let (plain, durable) = (Disk::open(device)?, Disk::open_durable(device)?);
+        Ok(Self { plain, durable, steer: Steer::open(ctx, STEER)?, version: 1 })
+    }
+
+    /// Both disks get something to flush, as the emulator leaves out a flush of what is flushed already.
+    fn write(&mut self) -> Result<()> {
+        self.version += 1;
+        self.plain.fill(BAD, 1, self.version)?;
+        self.plain.fill(GOOD, 1, self.version)
+    }
+
+    fn flush_fails(&mut self, disk: u8) -> Result<()> {
+        self.write()?;
+        let before = self.steer.counters(disk)?.flush_errors;
+        self.steer.fail_flushes(disk, 1)?;
+        let errno = self.plain.flush().err().and_then(|error| error.raw_os_error());
+        ensure!(errno == Some(EIO), "a flush failed on disk {disk}; fsync says errno {errno:?}");
+        let failed = self.steer.counters(disk)?.flush_errors - before;
+        ensure!(failed == 1, "{failed} flushes failed on disk {disk}");
+        Ok(())
+    }
+
+    fn flush_succeeds(&mut self) -> Result<()> {
+        self.write()?;
+        self.plain.flush().context("flushing both disks")
+    }
+
+    /// Every FUA write fails, and none reaches a disk; other writes go on.
+    fn expect_no_fua(&mut self) -> Result<()> {
+        self.write().context("a plain write after a failed flush")?;
+        let writes = |asked: &Self| -> Result<u64> {
+            Ok(asked.steer.counters(DATA)?.writes + asked.steer.counters(SPARE)?.writes)
+        };
+        let before = writes(self)?;
+        for sector in [GOOD, BAD, GOOD] {
+            self.durable.write_fails(sector, 1, EIO)?;
+        }
+        let sent = writes(self)? - before;
+        ensure!(sent == 0, "{sent} writes reached the disks");
+        self.expect_content()
+    }
+
+    fn expect_fua(&mut self) -> Result<()> {
+        self.version += 1;
+        self.durable.fill(GOOD, 1, self.version)?;
+        self.durable.fill(BAD, 1, self.version)?;
+        self.expect_content()
+    }
+
+    fn expect_content(&self) -> Result<()> {
+        self.plain.verify(GOOD, 1, self.version)?;
+        self.plain.verify(BAD, 1, self.version)
+    }
+}
+
+fn bad_disk(ctx: &Ctx) -> Result<Device> {
+    dm::disk_with_bad_sectors("bad", &ctx.disk(DATA)?, &[BAD])
+}
+
+fn stop_fua(ctx: &mut Ctx) -> Result<()> {
+    let bad = bad_disk(ctx)?;
+    let served = Served::new(bad.path(), &ctx.disk(SPARE)?, "")?;
+    let mut asked = Asked::of(ctx, &served.path())?;
+    asked.write()?;
+    asked.expect_fua().context("before any failure")?;
+    for disk in [DATA, SPARE] {
+        asked.flush_fails(disk)?;
+        asked.expect_no_fua().with_context(|| format!("a flush of disk {disk} failed"))?;
+        // The other disk's success does not count for this one.
+        asked.flush_fails(disk)?;
+        asked.expect_no_fua().with_context(|| format!("two flushes of disk {disk} failed"))?;
+        asked.flush_succeeds()?;
+        asked.expect_fua().with_context(|| format!("disk {disk} has flushed again"))?;
+    }
+    // One fails, then the other: each has its success, and never both.
+    asked.flush_fails(DATA)?;
+    asked.flush_fails(SPARE)?;
+    asked.expect_no_fua().context("first the data disk failed, then the spare")?;
+    asked.flush_fails(DATA)?;
+    asked.expect_no_fua().context("the spare has flushed, and the data disk has not")?;
+    asked.flush_succeeds()?;
+    asked.expect_fua().context("at the end")?;
+    drop(asked);
+    served.down()?;
+    bad.remove()
+}
+
+fn unused_spare(ctx: &mut Ctx) -> Result<()> {
+    let spare = ctx.disk(SPARE)?;
+    let data = ctx.disk(DATA)?;
+    let served = Served::new(&data, &spare, "")?;
+    let mut asked = Asked::of(ctx, &served.path())?;
+    // The spare has something to flush only if somebody else writes to it; its last sectors belong to nobody.
+    let raw = Disk::open(&spare)?;
+    let last = raw.sectors()? - 1;
+    for _ in 0..3 {
+        asked.write()?;
+        raw.fill(last, 1, asked.version)?;
+        let before = asked.steer.counters(SPARE)?.flush_errors;
+        asked.steer.fail_flushes(SPARE, 1)?;
+        asked.plain.flush().context("nothing is on the spare")?;
+        let failed = asked.steer.counters(SPARE)?.flush_errors - before;
+        ensure!(failed == 1, "{failed} flushes of the spare failed");
+        let status = served.status()?;
+        ensure!(status.contains("spare-flush-failed"), "no alarm: {status}");
+        asked.durable.fill(GOOD, 1, asked.version).context("FUA needs the data disk alone")?;
+    }
+    asked.write()?;
+    raw.fill(last, 1, asked.version)?;
+    asked.plain.flush()?;
+    let status = served.status()?;
+    ensure!(!status.contains("spare-flush-failed"), "the alarm stays: {status}");
+    drop((asked, raw));
+    served.down()
+}
+
+fn linear_forgets(ctx: &mut Ctx) -> Result<()> {
+    let data = ctx.disk(DATA)?;
+    ctx.disk(SPARE)?;
+    let sectors = Disk::open(&data)?.sectors()?;
+    let linear = Device::create("linear", &format!("0 {sectors} linear {} 0", data.display()))?;
+    let mut asked = Asked::of(ctx, linear.path())?;
+    asked.flush_fails(DATA)?;
+    asked.expect_no_fua()
+}
