@@ -7,6 +7,7 @@ mod disks;
 mod fuzz;
 mod flush_failures;
 mod flushes;
+mod fua_cuts;
 mod harness;
 mod log_writes;
 mod module;
@@ -28,6 +29,7 @@ const TABLES: &[&[Case]] = &[
     fuzz::CASES,
     flushes::CASES,
     flush_failures::CASES,
+    fua_cuts::CASES,
     log_writes::CASES,
     power_cuts::CASES,
     demo::CASES,
