@@ -7,8 +7,8 @@ use crate::guest::Ctx;
 /// What a case does in one boot.
 pub type Body = fn(&mut Ctx) -> anyhow::Result<()>;
 
-/// What the host makes of a case's disks, by their images, after its last phase; a line for the log.
-pub type Judge = fn(&[PathBuf]) -> anyhow::Result<String>;
+/// What the host makes of a case's disks, by their images, after so many phases; a line for the log.
+pub type Judge = fn(&[PathBuf], usize) -> anyhow::Result<String>;
 
 /// How a phase ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

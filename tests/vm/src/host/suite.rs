@@ -134,7 +134,7 @@ impl<'a> Suite<'a> {
     fn own_boots(&mut self, case: &Case) -> Result<(Vec<String>, bool)> {
         let dir = target_dir()?.join("vm-disks").join(&self.kernel.release);
         let disks = Disks::new(case, &dir)?;
-        let mut facts = Vec::new();
+        let (mut facts, mut verdict) = (Vec::new(), None);
         for (number, phase) in case.phases().iter().enumerate() {
             let mut boot = self.boot(&disks.drives, case.append)?;
             if boot.seen.broken.is_none() {
@@ -157,21 +157,22 @@ impl<'a> Suite<'a> {
             if reasons.is_empty() {
                 reasons.extend(boot.seen.broken.take());
             }
+            if let (Some(judge), true) = (case.judge, reasons.is_empty()) {
+                match judge(&disks.images, number + 1) {
+                    Ok(line) => verdict = Some(line),
+                    Err(why) => reasons.push(format!("{why:#}")),
+                }
+            }
             if !reasons.is_empty() {
                 let reasons = reasons.iter().map(|why| format!("phase {number}: {why}"));
                 return Ok((reasons.collect(), boot.seen.emulator_failed));
             }
             facts.append(&mut boot.seen.acks);
         }
-        let reasons = match case.judge.map(|judge| judge(&disks.images)) {
-            Some(Ok(line)) => {
-                println!("{:22} {line}", "");
-                Vec::new()
-            }
-            Some(Err(why)) => vec![format!("{why:#}")],
-            None => Vec::new(),
-        };
-        Ok((reasons, false))
+        if let Some(line) = verdict {
+            println!("{:22} {line}", "");
+        }
+        Ok((Vec::new(), false))
     }
 
     fn report(&mut self, case: &Case, reasons: Vec<String>, start: Instant) {

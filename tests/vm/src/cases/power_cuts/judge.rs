@@ -8,36 +8,35 @@ use std::path::Path;
 use anyhow::{Error, Result, bail, ensure};
 use dmremap_disks::iocheck::{Content, Event, Judge};
 
-use super::{bad_sectors, goes_bad, load, look};
+use super::{CUTS, bad_sectors, goes_bad, load, look};
 use crate::guest::journal;
 
-/// Judges the journal of so many cuts.
-pub fn judge(image: &Path, cuts: u64) -> Result<String> {
+/// Judges the journal of so many boots. All but the last ended with a cut; what comes after the last is nothing.
+pub fn judge(image: &Path, boots: u64) -> Result<String> {
     let mut content = Judge::default();
     let mut errors = Errors::default();
-    for boot in 0..=cuts {
+    for boot in 0..boots {
         errors.bad = bad_sectors(boot);
         take(image, look(boot), &mut content, &mut errors)?;
-        if boot < cuts {
-            errors.lost.extend(goes_bad(boot).iter().filter(|at| !errors.bad.contains_key(at)));
-            errors.bad = bad_sectors(boot + 1);
-            take(image, load(boot), &mut content, &mut errors)?;
-            content.event(Event::Cut).map_err(Error::msg)?;
-            errors.cut();
-        }
+        errors.lost.extend(goes_bad(boot).iter().filter(|at| !errors.bad.contains_key(at)));
+        errors.bad = bad_sectors(boot + 1);
+        take(image, load(boot), &mut content, &mut errors)?;
+        content.event(Event::Cut).map_err(Error::msg)?;
+        errors.cut();
     }
     let verdict = content.verdict();
     if let Some(wrong) = verdict.wrong.first() {
         bail!("{wrong}, and {} more", verdict.wrong.len() - 1);
     }
     ensure!(
-        errors.cuts_with_faults * 4 >= cuts,
-        "only {} of {cuts} cuts came while a write met a new bad sector",
+        boots <= CUTS || errors.cuts_with_faults * 4 >= CUTS,
+        "only {} of {CUTS} cuts came while a write met a new bad sector",
         errors.cuts_with_faults
     );
     Ok(format!(
-        "{cuts} cuts, {} of them while a write met a new bad sector; {} acknowledged writes, {} sectors judged, {} \
+        "{} cuts, {} of them while a write met a new bad sector; {} acknowledged writes, {} sectors judged, {} \
          reads of lost sectors failed",
+        boots - 1,
         errors.cuts_with_faults,
         errors.written,
         verdict.judged,

@@ -35,14 +35,14 @@ const CONTROL_CUTS: u64 = 2;
 pub const CASES: &[Case] = &[
     Case::phased("power-cuts.under-load", 120, &boots::<{ CUTS as usize + 1 }>(load_until_the_cut))
         .disks(DISKS)
-        .judge(|images| judge::judge(&images[2], CUTS)),
+        .judge(|images, boots| judge::judge(&images[2], boots as u64)),
     Case::phased(
         "power-cuts.a-lying-disk-is-seen",
         120,
         &boots::<{ CONTROL_CUTS as usize + 1 }>(load_until_the_cut_over_a_lying_disk),
     )
     .disks(DISKS)
-    .judge(|images| judge::judge(&images[2], CONTROL_CUTS))
+    .judge(|images, boots| judge::judge(&images[2], boots as u64))
     .must_fail("a write was lost"),
 ];
 
