@@ -47,6 +47,9 @@ pub fn device(out: &mut dyn Write, device: &Value) -> io::Result<()> {
             writeln!(out, "  kernel: {}", flags.join(", "))?;
         }
     }
+    for (_, text) in device["alarms"].as_object().into_iter().flatten() {
+        writeln!(out, "  alarm: {}", text.as_str().unwrap_or("?"))?;
+    }
     for fault in device["faults"].as_array().into_iter().flatten() {
         let pinned = if fault["flags"]["pinned"] == true { ", pinned" } else { "" };
         writeln!(

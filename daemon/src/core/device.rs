@@ -1,5 +1,6 @@
 //! A device's state, and what an event or a listing makes of it.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -59,7 +60,8 @@ pub struct Device {
     pub(super) install_at: Option<Duration>,
     pub(super) reads: u64,
     pub(super) seed: u64,
-    pub(super) alarms: BTreeSet<Alarm>,
+    /// What has not ended yet, with the words it was raised with.
+    pub(super) alarms: BTreeMap<Alarm, String>,
     pub(super) counters: Counters,
     pub(super) notes: Notes,
     pub(super) loading: std::vec::IntoIter<Load>,
@@ -98,7 +100,7 @@ impl Device {
             install_at: None,
             reads: 0,
             seed: proof.sequence(),
-            alarms: BTreeSet::new(),
+            alarms: BTreeMap::new(),
             counters: Counters::default(),
             notes: Notes::default(),
             loading: Vec::new().into_iter(),
@@ -124,7 +126,10 @@ impl Device {
             Event::OwnerLost => self.lost(),
             Event::Doorbell => self.list_wanted = true,
             Event::Tick => self.timer = None,
-            Event::PolicyChanged(policy) => self.policy = policy,
+            Event::PolicyChanged(policy) => {
+                self.policy = policy;
+                self.spare_news();
+            }
             Event::Claimed(result) => self.claimed(result),
             Event::Loaded(result) => self.loaded(result),
             Event::ReadyDone(result) => self.ready_done(result),
@@ -311,7 +316,8 @@ impl Device {
 
     /// Raised once, until what it is about has ended.
     pub(super) fn alarm(&mut self, alarm: Alarm, text: String) {
-        if self.alarms.insert(alarm) {
+        if let Entry::Vacant(entry) = self.alarms.entry(alarm) {
+            entry.insert(text.clone());
             self.notes.add(self.now, Happening::Alarm { alarm, text: text.clone() });
             self.out.push(Action::Alarm { alarm, text });
         }

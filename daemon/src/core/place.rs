@@ -34,8 +34,7 @@ impl Device {
     fn place_in_slots(&mut self, id: FaultId, kept: Vec<Piece>, parts: &[Part]) {
         let lens: Vec<Sectors> = parts.iter().map(|part| part.len).collect();
         let Some(slots) = self.spare.allocate(&lens) else {
-            let text = "the spare is full: new bad sectors are errors from now on";
-            self.alarm(Alarm::SpareFull, text.into());
+            self.spare_is_full();
             return self.fail(id, "the spare is full");
         };
         let mut pieces = kept;
@@ -47,11 +46,27 @@ impl Device {
             }
         }
         pieces.sort_by_key(|piece| piece.offset);
-        let free = self.spare.usage().free_percent();
-        if free < u64::from(self.policy.spare_low_percent) {
+        self.spare_news();
+        self.send_place(id, pieces);
+    }
+
+    fn spare_is_full(&mut self) {
+        let text = "the spare is full: new bad sectors are errors from now on";
+        self.alarm(Alarm::SpareFull, text.into());
+    }
+
+    /// A restart finds the spare as it is, and so do new limits.
+    pub(super) fn spare_news(&mut self) {
+        let usage = self.spare.usage();
+        let free = usage.free_percent();
+        if free >= u64::from(self.policy.spare_low_percent) {
+            self.alarms.remove(&Alarm::SpareLow);
+        } else {
             self.alarm(Alarm::SpareLow, format!("{free} % of the spare is left"));
         }
-        self.send_place(id, pieces);
+        if usage.used == usage.total {
+            self.spare_is_full();
+        }
     }
 
     fn send_place(&mut self, id: FaultId, pieces: Vec<Piece>) {

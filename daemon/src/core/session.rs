@@ -53,6 +53,7 @@ impl Device {
             (Ok(()), Some(instance)) => {
                 let commit = self.proof.sequence();
                 self.notes.add(self.now, Happening::Claimed { commit });
+                self.spare_news();
                 if instance.ready {
                     self.phase = Phase::Adopting;
                     self.out.push(Action::ListRetired);

@@ -1,6 +1,6 @@
 //! What `status` shows of a device.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -9,6 +9,7 @@ use super::device::{Device, Phase};
 use super::durable::Durable;
 use super::event::{Alarm, FaultId, Flags};
 use super::fault::Step;
+use super::policy::Policy;
 use super::spare::Usage;
 use crate::table::{Extent, Kind};
 use crate::units::{Sector, Sectors, Slot};
@@ -81,6 +82,10 @@ pub struct Snapshot {
     pub spare: Usage,
     pub faults: Vec<FaultView>,
     pub counters: Counters,
+    /// What is wrong now, in words, however long ago it was noted.
+    pub alarms: BTreeMap<Alarm, String>,
+    /// In force.
+    pub policy: Policy,
     /// The last of them last.
     pub notes: Vec<Note>,
 }
@@ -102,6 +107,8 @@ impl Device {
             step: f.step,
             deadline: f.deadline,
         };
+        // The end of a storm is news, and nothing that lasts.
+        let lasts = |(alarm, _): &(&Alarm, &String)| **alarm != Alarm::StormOver;
         Snapshot {
             phase: self.phase,
             commit: self.proof,
@@ -113,6 +120,8 @@ impl Device {
             spare: self.spare.usage(),
             faults: self.faults.iter().map(view).collect(),
             counters: self.counters,
+            alarms: self.alarms.iter().filter(lasts).map(|(&a, text)| (a, text.clone())).collect(),
+            policy: self.policy.clone(),
             notes: self.notes.0.iter().cloned().collect(),
         }
     }

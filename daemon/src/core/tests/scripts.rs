@@ -418,18 +418,21 @@ fn a_device_that_answers_nowhere_has_no_bad_media() {
 }
 
 #[test]
-fn a_full_spare_is_the_original_error_and_one_alarm() {
+fn a_full_spare_is_said_at_the_start_and_the_original_error_later() {
     let used = extent(0, 64, Kind::Mapped(Slot(64)));
-    let mut script = Script::serving(table(&[used]));
+    let mut script = Script::start(true, table(&[used]));
+    let actions = script.device.handle(script.now, Event::Claimed(Ok(())));
+    assert!(matches!(actions[0], Action::Alarm { alarm: Alarm::SpareLow, .. }), "{actions:?}");
+    assert!(matches!(actions[1], Action::Alarm { alarm: Alarm::SpareFull, .. }), "{actions:?}");
+    assert_eq!(actions[2..], [Action::ListRetired]);
+    script.expect(Event::RetiredListed(Ok(Vec::new())), &[Action::List]);
     let mut heal = fault(Flags { heal: true, ..write() }, State::Open, &[]);
     (heal.start, heal.status) = (Sector(0), Status::Ok);
     let poisoned = Change::Set(extent(0, 4, Kind::PoisonSlot(Slot(64))));
     script.device.table.apply(&poisoned);
-    for alarms in [1, 0] {
+    for _ in 0..2 {
         let event = Event::FaultsListed(Ok((script.instance(true), vec![heal.clone()])));
-        let actions = script.device.handle(script.now, event);
-        assert_eq!(actions.len(), alarms + 1, "{actions:?}");
-        assert_eq!(actions[alarms], Action::Fail { fault: ID });
+        script.expect(event, &[Action::Fail { fault: ID }]);
         script.done(&[]);
         script.bell();
     }
