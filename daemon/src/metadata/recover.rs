@@ -150,12 +150,22 @@ pub(super) fn contents<D: Disk>(
     };
     let next = |m: usize| superblock.geometry.log_block(m, log.head);
     let vouches = |m: usize| holders[m] && !log.unreadable.contains(&next(m));
-    if !accept_tail && !vouches(0) && !vouches(1) {
-        let sector = next(usize::from(!holders[0]));
-        return Err(Error::UnreadableTail { sequence, sector });
+    let mut head = log.head;
+    if !vouches(0) && !vouches(1) {
+        if !accept_tail {
+            let sector = next(usize::from(!holders[0]));
+            return Err(Error::UnreadableTail { sequence, sector });
+        }
+        // Behind the block, which may stay as it is: no later opening shall ask for it again.
+        let geometry = &superblock.geometry;
+        let readable = |position: &u64| {
+            let good = |m| !log.unreadable.contains(&geometry.log_block(m, *position));
+            (0..2).any(|m| superblock.live[m] && good(m))
+        };
+        head = (head..head + u64::from(geometry.log_blocks)).find(readable).unwrap_or(head);
     }
     slots_are_disjoint(&table).map_err(Error::Damaged)?;
-    Ok(Recovered { table, sequence, head: log.head })
+    Ok(Recovered { table, sequence, head })
 }
 
 struct Record {

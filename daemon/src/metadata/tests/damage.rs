@@ -149,6 +149,8 @@ fn an_unreadable_end_of_the_log_is_refused_until_the_operator_accepts_it() {
     assert!(error.to_string().contains("--accept-unreadable-tail"));
     let accepting = Expect { accept_unreadable_tail: true, ..expect() };
     assert!(Store::open(&mut disk, &accepting).is_ok());
+    // The block is as bad as before, and nobody is asked again.
+    assert!(Store::open(&mut disk, &expect()).is_ok());
 }
 
 #[test]
