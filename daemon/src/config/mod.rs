@@ -208,6 +208,17 @@ impl Config {
         Ok(())
     }
 
+    fn overlap(&self, path: &Spanned<PathBuf>, role: &str, name: &str) -> Diagnostic {
+        self.source.diagnose(
+            path.span(),
+            format!(
+                "{} and the {role} of {name:?} overlap: the one lies on the other",
+                path.get_ref().display()
+            ),
+            "give each device a data and a spare of its own; `lsblk` shows what lies on what",
+        )
+    }
+
     fn in_use(&self, path: &Spanned<PathBuf>, role: &str, name: &str) -> Diagnostic {
         self.source.diagnose(
             path.span(),

@@ -1,11 +1,13 @@
 //! From the paths of a configuration to the block devices they lead to.
 
-use std::collections::HashMap;
+use std::collections::BTreeSet;
+use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::{Config, Device, Diagnostic};
+use crate::io::identity::SYSFS;
 
 /// A device number, as `stat` gives it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,6 +24,12 @@ impl DevNo {
 
     pub fn from_wire(number: u64) -> DevNo {
         DevNo { major: (number >> 32) as u32, minor: number as u32 }
+    }
+
+    /// As sysfs writes it: `major:minor`.
+    fn parse(text: &str) -> Option<DevNo> {
+        let (major, minor) = text.split_once(':')?;
+        Some(DevNo { major: major.parse().ok()?, minor: minor.parse().ok()? })
     }
 
     pub fn from_rdev(rdev: u64) -> DevNo {
@@ -51,26 +59,68 @@ pub fn block_device(path: &Path) -> io::Result<DevNo> {
     Ok(DevNo::from_rdev(found.rdev()))
 }
 
+/// A block device, and all that it lies on: the disk of a partition, what a mapped or RAID device is
+/// made of, and so on down. Itself included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    pub at: DevNo,
+    pub on: BTreeSet<DevNo>,
+}
+
+impl Place {
+    pub fn of(path: &Path) -> io::Result<Place> {
+        let at = block_device(path)?;
+        let mut on = BTreeSet::new();
+        below(Path::new(SYSFS), at, &mut on);
+        Ok(Place { at, on })
+    }
+
+    /// What is written to one may be on the other. Two that share a disk below do not overlap: which
+    /// parts of it are whose is for whoever made them.
+    fn overlaps(&self, other: &Place) -> bool {
+        self.on.contains(&other.at) || other.on.contains(&self.at)
+    }
+}
+
+/// What sysfs does not show is not known to lie on anything.
+fn below(sysfs: &Path, device: DevNo, on: &mut BTreeSet<DevNo>) {
+    if !on.insert(device) {
+        return;
+    }
+    let Ok(at) = fs::canonicalize(sysfs.join("dev/block").join(device.to_string())) else { return };
+    let number = |at: &Path| DevNo::parse(fs::read_to_string(at.join("dev")).ok()?.trim());
+    let disk = at.parent().filter(|_| at.join("partition").exists()).and_then(number);
+    let slaves = fs::read_dir(at.join("slaves")).into_iter().flatten().flatten();
+    for device in disk.into_iter().chain(slaves.filter_map(|slave| number(&slave.path()))) {
+        below(sysfs, device, on);
+    }
+}
+
 /// Finds the disks of every device, in the order of the file. Each device has its own result, so
 /// that a disk that is absent keeps only its own device from service; a disk that is named twice
-/// through different paths is an error at its second place.
+/// through different paths, or lies on one that was named before, is an error at its second place.
 ///
-/// `lookup` is [`block_device`] but for tests.
+/// `lookup` is [`Place::of`] but for tests.
 pub fn resolve<'a>(
     config: &'a Config,
-    lookup: impl Fn(&Path) -> io::Result<DevNo>,
+    lookup: impl Fn(&Path) -> io::Result<Place>,
 ) -> Vec<(&'a Device, Result<Disks, Diagnostic>)> {
-    let mut seen: HashMap<DevNo, (&str, &str)> = HashMap::new();
+    let mut seen: Vec<(Place, &str, &str)> = Vec::new();
     let mut find = |device: &'a Device, role, path: &serde_spanned::Spanned<PathBuf>| {
-        let at = lookup(path.get_ref()).map_err(|error| {
+        let place = lookup(path.get_ref()).map_err(|error| {
             let reason = format!("{role} {}: {error}", path.get_ref().display());
             let remedy = "attach the disk or correct the path; `lsblk` lists what is there";
             config.source.diagnose(path.span(), reason, remedy)
         })?;
-        match seen.insert(at, (role, device.name.get_ref())) {
-            Some((role, name)) => Err(config.in_use(path, role, name)),
-            None => Ok(at),
+        if let Some((other, role, name)) = seen.iter().find(|(other, ..)| other.overlaps(&place)) {
+            return Err(match other.at == place.at {
+                true => config.in_use(path, role, name),
+                false => config.overlap(path, role, name),
+            });
         }
+        let at = place.at;
+        seen.push((place, role, device.name.get_ref()));
+        Ok(at)
     };
     let mut disks = |device| {
         let data = find(device, "data", &device.data)?;
@@ -95,13 +145,56 @@ data = "/dev/alias-of-two"
 spare = "/dev/three"
 "#;
 
-    fn lookup(path: &Path) -> io::Result<DevNo> {
-        let minor = match path.to_str() {
-            Some("/dev/one") => 1,
-            Some("/dev/two" | "/dev/alias-of-two") => 2,
-            _ => return Err(io::ErrorKind::NotFound.into()),
+    fn place(minors: &[u32]) -> Place {
+        let on: Vec<DevNo> = minors.iter().map(|&minor| DevNo { major: 8, minor }).collect();
+        Place { at: on[0], on: on.into_iter().collect() }
+    }
+
+    fn lookup(path: &Path) -> io::Result<Place> {
+        match path.to_str() {
+            Some("/dev/one") => Ok(place(&[1])),
+            Some("/dev/two" | "/dev/alias-of-two") => Ok(place(&[2])),
+            Some("/dev/part-of-two") => Ok(place(&[3, 2])),
+            Some("/dev/other-part-of-two") => Ok(place(&[4, 2])),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    #[test]
+    fn a_part_and_its_whole_overlap_and_two_parts_do_not() {
+        let refused = |text: &str| {
+            let config = Config::parse(Path::new("c.toml"), text).expect("parses");
+            resolve(&config, lookup)[0].1.as_ref().err().map(ToString::to_string)
         };
-        Ok(DevNo { major: 8, minor })
+        let parts = TWO.replace("/dev/one", "/dev/other-part-of-two");
+        let error = refused(&parts).expect("a part of the spare");
+        assert!(error.starts_with("c.toml:5:9: /dev/two and the data of \"a\""), "{error}");
+        let error =
+            refused(&TWO.replace("/dev/two", "/dev/part-of-two").replace("/dev/one", "/dev/two"));
+        assert!(error.expect("the other way round").contains("the one lies on the other"));
+        assert_eq!(refused(&parts.replace("/dev/two", "/dev/part-of-two")), None);
+    }
+
+    #[test]
+    fn what_a_device_lies_on_is_read_from_sysfs() {
+        let root = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| root.path().join(name);
+        let devices = [("sda", "8:0"), ("sda/sda1", "8:1"), ("dm-0", "253:0"), ("dm-1", "253:1")];
+        for (name, number) in devices {
+            fs::create_dir_all(at(name).join("slaves")).expect("made");
+            fs::write(at(name).join("dev"), format!("{number}\n")).expect("written");
+            fs::create_dir_all(at("dev/block")).expect("made");
+            std::os::unix::fs::symlink(at(name), at("dev/block").join(number)).expect("linked");
+        }
+        fs::write(at("sda/sda1/partition"), "1\n").expect("written");
+        for (upper, lower) in [("dm-1", "dm-0"), ("dm-0", "sda/sda1")] {
+            let link = at(upper).join("slaves/lower");
+            std::os::unix::fs::symlink(at(lower), link).expect("linked");
+        }
+        let mut on = BTreeSet::new();
+        below(root.path(), DevNo { major: 253, minor: 1 }, &mut on);
+        let numbers: Vec<String> = on.iter().map(ToString::to_string).collect();
+        assert_eq!(numbers, ["8:0", "8:1", "253:0", "253:1"]);
     }
 
     #[test]
@@ -119,7 +212,7 @@ spare = "/dev/three"
     fn a_path_that_leads_nowhere_or_to_no_block_device_names_its_line() {
         let text = TWO.replace("/dev/one", "/nowhere/at-all");
         let config = Config::parse(Path::new("c.toml"), &text).expect("parses");
-        let error = resolve(&config, block_device)[0].1.clone().expect_err("absent").to_string();
+        let error = resolve(&config, Place::of)[0].1.clone().expect_err("absent").to_string();
         assert!(error.starts_with("c.toml:4:8: data /nowhere/at-all: No such file"), "{error}");
         let error = block_device(Path::new("/dev/null")).expect_err("a character device");
         assert_eq!(error.to_string(), "it is not a block device");

@@ -15,7 +15,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::control::{Answer, Call, Control, Request};
 use super::device::{self, Device, Paths};
 use super::{adopt, notify, report};
-use crate::config::resolve::{block_device, resolve};
+use crate::config::resolve::{Place, resolve};
 use crate::config::{self, Config};
 use crate::driver::Ask;
 use crate::error::Words;
@@ -159,7 +159,7 @@ impl Supervisor {
     async fn resolvable(&self, config: &Config, names: &[String]) -> Result<()> {
         let (config, names) = (config.clone(), names.to_vec());
         spawn_blocking(move || {
-            let found = resolve(&config, block_device);
+            let found = resolve(&config, Place::of);
             let wanted = found.into_iter().filter(|(d, _)| names.contains(d.name.get_ref()));
             wanted.into_iter().try_for_each(|(_, found)| found.map(drop))
         })
