@@ -1,5 +1,6 @@
 //! All cases. Each file holds those of one subject.
 
+mod bad_spare;
 mod boot;
 mod daemon;
 mod demo;
@@ -14,6 +15,7 @@ mod module;
 mod partitions;
 mod suspend;
 mod power_cuts;
+mod superblocks;
 
 use anyhow::{Context, Result};
 
@@ -32,6 +34,8 @@ const TABLES: &[&[Case]] = &[
     fua_cuts::CASES,
     log_writes::CASES,
     power_cuts::CASES,
+    bad_spare::CASES,
+    superblocks::CASES,
     demo::CASES,
     harness::CASES,
 ];

@@ -18,6 +18,7 @@ pub mod owner;
 pub mod pattern;
 pub mod scsi;
 pub mod served;
+pub mod spare;
 pub mod stat;
 pub mod steer;
 pub mod trace;

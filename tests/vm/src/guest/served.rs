@@ -66,6 +66,25 @@ impl Served {
         Ok(served)
     }
 
+    /// Starts a daemon that must refuse the only device there is, in these words. It is stopped again.
+    pub fn refused(words: &str) -> Result<()> {
+        super::modprobe("dm-mod", &[])?;
+        let mut daemon = Daemon::start(config_path())?;
+        let mut said = String::new();
+        wait_until("the daemon's answer", PATIENCE, || {
+            let status = policyd(&["status"])?.end()?;
+            said = status.stdout + &status.stderr;
+            Ok(said.starts_with(NAME))
+        })
+        .with_context(|| daemon.log().unwrap_or_default())?;
+        let wanted = format!("{NAME}: not served: ");
+        ensure!(
+            said.starts_with(&wanted) && said.contains(words),
+            "not refused in the words {words:?}: {said}"
+        );
+        daemon.stop(PATIENCE)
+    }
+
     fn until_ready(&self) -> Result<()> {
         let ready = wait_until("the device to be served", PATIENCE, || {
             let serving = policyd(&["status"])?.end()?;
