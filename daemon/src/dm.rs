@@ -34,6 +34,10 @@ pub enum MapperError {
     Node { path: PathBuf, source: io::Error },
 }
 
+/// Start and length in sectors, target and parameters.
+pub type Line = (u64, u64, String, String);
+pub type Lines = Vec<Line>;
+
 /// A table of one target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
@@ -52,12 +56,12 @@ impl Table {
         format!("{data} {spare} {count} queue_if_no_daemon{options}")
     }
 
-    fn lines(&self) -> [(u64, u64, String, String); 1] {
+    fn lines(&self) -> [Line; 1] {
         [(0, self.sectors.0, TARGET.to_owned(), self.parameters())]
     }
 
     /// Whether a line that the kernel shows is of the same disks; options may differ.
-    fn is_of(&self, (start, len, target, parameters): &(u64, u64, String, String)) -> bool {
+    fn is_of(&self, (start, len, target, parameters): &Line) -> bool {
         let mut words = parameters.split(' ');
         let Disks { data, spare } = self.disks;
         (*start, *len, target.as_str()) == (0, self.sectors.0, TARGET)
@@ -80,10 +84,11 @@ impl Mapper {
     pub fn prepare(&self, name: &str, uuid: &str, table: &Table) -> Result<DevNo, MapperError> {
         let id = dm_name(name)?;
         let fail = |what| failure(what, name);
-        if self.status(name)?.is_none() {
+        let made = self.status(name)?.is_none();
+        if made {
             let uuid = DmUuid::new(uuid).map_err(fail("create"))?;
-            let made = self.dm.device_create(id, Some(uuid), DmOptions::default());
-            made.map_err(fail("create"))?;
+            let created = self.dm.device_create(id, Some(uuid), DmOptions::default());
+            created.map_err(fail("create"))?;
         }
         let id = DevId::Name(id);
         let (active, inactive) = (self.table(&id, false)?, self.table(&id, true)?);
@@ -93,7 +98,10 @@ impl Mapper {
         }
         if active.is_empty() && inactive.is_empty() {
             let loaded = self.dm.table_load(&id, &table.lines(), DmOptions::default());
-            loaded.map_err(fail("load the table of"))?;
+            loaded.map_err(fail("load the table of")).inspect_err(|_| {
+                // An empty device would be in the way of its name; what matters is why.
+                let _ = if made { self.remove(name) } else { Ok(()) };
+            })?;
         }
         self.number(name)
     }
@@ -111,10 +119,16 @@ impl Mapper {
     }
 
     /// Puts a table with other options in place of the present one, without losing I/O. Held I/O is
-    /// served meanwhile.
-    pub fn reload(&self, name: &str, table: &Table) -> Result<(), MapperError> {
+    /// served meanwhile. Returns what was in place, which [`Mapper::replace`] puts back.
+    pub fn reload(&self, name: &str, table: &Table) -> Result<Lines, MapperError> {
+        let before = self.table(&DevId::Name(dm_name(name)?), false)?;
+        self.replace(name, &table.lines())?;
+        Ok(before)
+    }
+
+    pub fn replace(&self, name: &str, lines: &[Line]) -> Result<(), MapperError> {
         let id = DevId::Name(dm_name(name)?);
-        let loaded = self.dm.table_load(&id, &table.lines(), DmOptions::default());
+        let loaded = self.dm.table_load(&id, lines, DmOptions::default());
         loaded.map_err(failure("load the table of", name))?;
         let suspend = DmOptions::default().set_flags(DmFlags::DM_SUSPEND);
         let suspended = self.dm.device_suspend(&id, suspend);
@@ -154,11 +168,7 @@ impl Mapper {
         }
     }
 
-    fn table(
-        &self,
-        id: &DevId,
-        inactive: bool,
-    ) -> Result<Vec<(u64, u64, String, String)>, MapperError> {
+    fn table(&self, id: &DevId, inactive: bool) -> Result<Lines, MapperError> {
         let mut flags = DmFlags::DM_STATUS_TABLE;
         if inactive {
             flags |= DmFlags::DM_QUERY_INACTIVE_TABLE;

@@ -57,6 +57,12 @@ impl Pair {
     }
 }
 
+/// The label on a disk, good for service or not; reads only.
+pub fn label(spare: &Path) -> Option<Uuid> {
+    let mut disk = BlockDevice::open(spare, Access::Read).ok()?;
+    metadata::identify(&mut disk).ok().map(|found| found.label.uuid)
+}
+
 /// What `format` asks for.
 #[derive(Debug)]
 pub struct Request {

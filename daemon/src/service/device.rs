@@ -12,7 +12,7 @@ use tokio::task::spawn_blocking;
 
 use crate::config::{self, Config};
 use crate::core::{Device as Core, Policy, Snapshot};
-use crate::dm::{Mapper, Table as DmTable};
+use crate::dm::{Lines, Mapper, Table as DmTable};
 use crate::driver::{Ask, Driver, Target, Threads, reader, writer};
 use crate::link::Link;
 use crate::metadata::Uuid;
@@ -79,9 +79,15 @@ impl Device {
         async move { Ok(spawn_blocking(move || Mapper::open()?.resume(&name)).await??) }
     }
 
-    pub async fn change(&self, device: &config::Device) -> Result<()> {
+    /// Gives its mapped device other options; what it had before can be put back.
+    pub async fn change(&self, device: &config::Device) -> Result<Lines> {
         let (name, table) = (self.name.clone(), self.table_line(device));
         Ok(spawn_blocking(move || Mapper::open()?.reload(&name, &table)).await??)
+    }
+
+    pub async fn change_back(&self, lines: Lines) -> Result<()> {
+        let name = self.name.clone();
+        Ok(spawn_blocking(move || Mapper::open()?.replace(&name, &lines)).await??)
     }
 
     pub async fn remove(&self) -> Result<()> {
@@ -138,6 +144,11 @@ impl Asker {
         self.asks.send(Ask::Table(to)).await?;
         Ok(answer.await?)
     }
+}
+
+/// The label that a disk carries, if it can be read and has one.
+pub async fn label(spare: PathBuf) -> Option<Uuid> {
+    spawn_blocking(move || crate::pair::label(&spare)).await.ok().flatten()
 }
 
 /// Reads a configuration, whose file may lie on a device that is being served.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use dmremap_protocol::{InstanceInfo, Message, Request as KernelRequest};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -20,6 +20,7 @@ use crate::config::{self, Config};
 use crate::driver::Ask;
 use crate::error::Words;
 use crate::link::{Bell, Doorbells, Link};
+use crate::metadata::Uuid;
 
 /// How often what failed is tried again, and devices made by hand are looked for.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -126,7 +127,7 @@ impl Supervisor {
 
     async fn start(&self, device: &config::Device) -> Result<Device> {
         self.resolvable(&self.config, &[device.name.get_ref().clone()]).await?;
-        let served = self.open(device.name.get_ref(), Paths::of(device)).await?;
+        let served = self.open(&self.config, device.name.get_ref(), Paths::of(device)).await?;
         match served.prepare(device).await {
             Ok(()) => {
                 finish(&served);
@@ -139,20 +140,26 @@ impl Supervisor {
         }
     }
 
-    /// Starts to serve, if no other device carries the same label.
-    async fn open(&self, name: &str, disks: Paths) -> Result<Device> {
-        let device = Device::open(name, disks, self.config.policy.clone()).await?;
-        let Some(other) = self.devices.values().find(|other| other.label == device.label) else {
-            return Ok(device);
-        };
-        let error = anyhow!(
-            "its spare has the label {} that {} is served with: one is a copy; format one of them \
-             anew",
-            device.label,
-            other.name
-        );
-        device.stop().await;
-        Err(error)
+    /// Starts to serve, if no other device has a spare with the same label: nobody can tell which of
+    /// the two is the copy. This is found out before anything is written to either.
+    async fn open(&self, config: &Config, name: &str, disks: Paths) -> Result<Device> {
+        if let Some(label) = device::label(disks.spare.clone()).await {
+            let mut others: Vec<(&str, Uuid)> =
+                self.devices.values().map(|d| (d.name.as_str(), d.label)).collect();
+            for other in
+                config.device.iter().filter(|d| !self.devices.contains_key(d.name.get_ref()))
+            {
+                let found = device::label(other.spare.get_ref().clone()).await;
+                others.extend(found.map(|label| (other.name.get_ref().as_str(), label)));
+            }
+            if let Some((other, _)) = others.iter().find(|o| o.0 != name && o.1 == label) {
+                bail!(
+                    "its spare and that of {other} have one label, {label}: one is a copy of the other; \
+                     find out which, and format that one anew or take it out of the configuration"
+                );
+            }
+        }
+        Device::open(name, disks, self.config.policy.clone()).await
     }
 
     /// The paths of these devices lead to block devices that are in no other use.
@@ -213,7 +220,7 @@ impl Supervisor {
             "{} is configured with other disks; remove it with `dmsetup remove` or correct the file",
             found.name
         );
-        self.open(&found.name, found.disks).await
+        self.open(&self.config, &found.name, found.disks).await
     }
 
     async fn call(&mut self, (request, to): Call) {
@@ -270,19 +277,28 @@ impl Supervisor {
         self.resolvable(&next, &names).await?;
         let mut started: Vec<Device> = Vec::new();
         for device in new {
-            if let Err(error) = self.begin(device, &mut started).await {
+            if let Err(error) = self.begin(&next, device, &mut started).await {
                 for device in started {
                     undo(device).await;
                 }
                 return Err(error.context(device.name.get_ref().clone()));
             }
         }
+        let mut before = Vec::new();
         for (served, device) in changed {
-            if let Err(error) = served.change(device).await {
-                for device in started {
-                    undo(device).await;
+            match served.change(device).await {
+                Ok(lines) => before.push((served, lines)),
+                Err(error) => {
+                    for (served, lines) in before {
+                        if let Err(error) = served.change_back(lines).await {
+                            tracing::error!("{}: {}", served.name, Words(&error));
+                        }
+                    }
+                    for device in started {
+                        undo(device).await;
+                    }
+                    return Err(error.context(format!("{}: its options", served.name)));
                 }
-                return Err(error.context(format!("{}: its options", served.name)));
             }
         }
         for device in started {
@@ -299,14 +315,14 @@ impl Supervisor {
         Ok(())
     }
 
-    async fn begin(&self, device: &config::Device, started: &mut Vec<Device>) -> Result<()> {
-        let served = self.open(device.name.get_ref(), Paths::of(device)).await?;
-        let twin = started.iter().find(|other| other.label == served.label);
-        let twin = twin.map(|other| anyhow!("its spare has the label of {}", other.name));
-        let prepared = match twin {
-            Some(error) => Err(error),
-            None => served.prepare(device).await,
-        };
+    async fn begin(
+        &self,
+        config: &Config,
+        device: &config::Device,
+        started: &mut Vec<Device>,
+    ) -> Result<()> {
+        let served = self.open(config, device.name.get_ref(), Paths::of(device)).await?;
+        let prepared = served.prepare(device).await;
         match prepared {
             Ok(()) => started.push(served),
             Err(_) => served.stop().await,
