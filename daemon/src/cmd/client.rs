@@ -23,7 +23,7 @@ pub fn reload(config: &Path) -> Result<ExitCode> {
 pub fn status(config: &Path, json: bool) -> Result<ExitCode> {
     let mut code = ExitCode::SUCCESS;
     ask_daemon(config, &Request::Status {}, |out, device| {
-        if device["error"].is_string() {
+        if device["error"].is_string() || device["phase"] == "refused" {
             code = ExitCode::FAILURE;
         }
         match json {

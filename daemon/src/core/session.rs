@@ -64,10 +64,16 @@ impl Device {
             (Err(refusal @ (Refusal::Stale | Refusal::Invalid)), _) => {
                 self.phase = Phase::Refused;
                 let why = match refusal {
-                    Refusal::Stale => "the spare holds an older table than the one in use",
-                    _ => "the kernel refuses the slot area that the label names",
+                    Refusal::Stale => format!(
+                        "the spare ends at commit {}, and the table in use is newer: it was rolled \
+                         back, or is a copy; put the newer one in its place and restart the daemon",
+                        self.proof.sequence()
+                    ),
+                    _ => "the kernel refuses the slot area that the label names: the device was \
+                          loaded from another spare; remove it, or put that spare in its place"
+                        .to_owned(),
                 };
-                self.alarm(Alarm::Refused, why.into());
+                self.alarm(Alarm::Refused, why);
             }
             _ => self.claim_again(),
         }

@@ -64,7 +64,7 @@ pub enum Error {
     #[error("the {what} is {found} sectors, the label says {label}; check the paths")]
     Shape { what: &'static str, found: Sectors, label: Sectors },
     #[error(
-        "the spare was last used by another machine ({machine}) that did not close it; make sure it is off, then use --take-over"
+        "the spare was last used by another machine ({machine}) that did not close it; make sure it is off, then repair with --take-over"
     )]
     Unclean { machine: Uuid },
 

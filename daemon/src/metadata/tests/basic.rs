@@ -56,7 +56,7 @@ fn a_closed_spare_may_move_to_another_machine_and_an_open_one_may_not() {
     let mut disk = store.into_disk();
     let refused = Store::open(&mut disk, &elsewhere).err().unwrap();
     assert!(matches!(refused, Error::Unclean { machine: OURS }));
-    assert!(refused.to_string().contains("use --take-over"), "{refused}");
+    assert!(refused.to_string().contains("repair with --take-over"), "{refused}");
     let taken = Expect { take_over: true, ..elsewhere.clone() };
     let (store, _) = Store::open(&mut disk, &taken).unwrap();
     assert_eq!(store.table(), &table);
