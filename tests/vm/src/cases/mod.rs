@@ -16,6 +16,7 @@ mod partitions;
 mod suspend;
 mod power_cuts;
 mod superblocks;
+mod scattered;
 
 use anyhow::{Context, Result};
 
@@ -36,6 +37,7 @@ const TABLES: &[&[Case]] = &[
     power_cuts::CASES,
     bad_spare::CASES,
     superblocks::CASES,
+    scattered::CASES,
     demo::CASES,
     harness::CASES,
 ];

@@ -112,14 +112,21 @@ impl Drop for Device {
 pub fn table_with_bad_sectors(device: &str, sectors: u64, bad: &[u64]) -> Result<String> {
     let bad: BTreeSet<u64> = bad.iter().copied().collect();
     ensure!(bad.last().is_none_or(|&last| last < sectors), "a bad sector beyond {sectors}");
+    let mut runs: Vec<(u64, u64)> = Vec::new();
+    for &sector in &bad {
+        match runs.last_mut() {
+            Some((_, end)) if *end == sector => *end += 1,
+            _ => runs.push((sector, sector + 1)),
+        }
+    }
     let mut table = String::new();
     let mut at = 0;
-    for &sector in &bad {
-        if sector > at {
-            table += &format!("{at} {} linear {device} {at}\n", sector - at);
+    for (start, end) in runs {
+        if start > at {
+            table += &format!("{at} {} linear {device} {at}\n", start - at);
         }
-        table += &format!("{sector} 1 error\n");
-        at = sector + 1;
+        table += &format!("{start} {} error\n", end - start);
+        at = end;
     }
     if at < sectors {
         table += &format!("{at} {} linear {device} {at}\n", sectors - at);
@@ -139,10 +146,10 @@ mod tests {
 
     #[test]
     fn the_table_covers_the_disk_and_fails_only_bad_sectors() -> Result<()> {
-        let table = table_with_bad_sectors("/dev/x", 10, &[9, 0, 4, 4])?;
+        let table = table_with_bad_sectors("/dev/x", 10, &[9, 0, 5, 4, 4])?;
         assert_eq!(
             table,
-            "0 1 error\n1 3 linear /dev/x 1\n4 1 error\n5 4 linear /dev/x 5\n9 1 error\n"
+            "0 1 error\n1 3 linear /dev/x 1\n4 2 error\n6 3 linear /dev/x 6\n9 1 error\n"
         );
         assert!(table_with_bad_sectors("/dev/x", 10, &[10]).is_err());
         Ok(())

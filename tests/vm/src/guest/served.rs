@@ -1,4 +1,4 @@
-//! A device that the daemon serves: formatted, configured, started.
+//! Devices that the daemon serves: formatted, configured, started.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,13 +15,19 @@ const CONFIG: &str = "/run/vm/dmremap.toml";
 /// How long the daemon may take to answer a signal or to serve a device, in guest time.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The name of the device that the cases serve.
+/// The name of the device that most cases serve; see [`name`].
 pub const NAME: &str = "d1";
 
-/// Fields are taken down in this order: the device first, while its daemon can still serve what is in flight.
+/// Fields are taken down in this order: the devices first, while their daemon can still serve what is in flight.
 pub struct Served {
-    device: Device,
+    devices: Vec<Device>,
     pub daemon: Daemon,
+}
+
+/// The name of a device, counted from 0.
+#[must_use]
+pub fn name(index: usize) -> String {
+    format!("d{}", index + 1)
 }
 
 /// A command of the daemon's.
@@ -36,13 +42,21 @@ pub fn format(data: &Path, spare: &Path) -> Result<String> {
 
 /// Writes the configuration of one device; `more` goes into its section.
 pub fn configure(data: &Path, spare: &Path, more: &str) -> Result<()> {
-    let text = format!(
-        "[daemon]\ncontrol_socket = \"/run/vm/control.sock\"\n\n[[device]]\nname = \"{NAME}\"\n\
-         data = \"{}\"\nspare = \"{}\"\n{more}\n",
-        data.display(),
-        spare.display()
-    );
-    fs::write(CONFIG, text).context(CONFIG)
+    configure_all(&[(data, spare)], more)
+}
+
+/// Writes the configuration of devices on these disks, each data and spare; `more` goes to the end.
+pub fn configure_all(disks: &[(&Path, &Path)], more: &str) -> Result<()> {
+    let mut text = "[daemon]\ncontrol_socket = \"/run/vm/control.sock\"\n".to_owned();
+    for (index, (data, spare)) in disks.iter().enumerate() {
+        text += &format!(
+            "\n[[device]]\nname = \"{}\"\ndata = \"{}\"\nspare = \"{}\"\n",
+            name(index),
+            data.display(),
+            spare.display()
+        );
+    }
+    fs::write(CONFIG, format!("{text}{more}\n")).context(CONFIG)
 }
 
 pub fn config_path() -> &'static Path {
@@ -57,11 +71,21 @@ impl Served {
         Self::start()
     }
 
+    /// Several devices under one daemon.
+    pub fn several(disks: &[(&Path, &Path)]) -> Result<Self> {
+        disks.iter().try_for_each(|(data, spare)| format(data, spare).map(drop))?;
+        configure_all(disks, "")?;
+        Self::start()
+    }
+
     /// Starts the daemon on what is configured and formatted already.
     pub fn start() -> Result<Self> {
         super::modprobe("dm-mod", &[])?;
+        let config = fs::read_to_string(CONFIG)?;
+        let count = config.lines().filter(|line| *line == "[[device]]").count();
         let daemon = Daemon::start(config_path())?;
-        let served = Served { device: Device::existing(NAME), daemon };
+        let devices = (0..count).map(|index| Device::existing(&name(index))).collect();
+        let served = Served { devices, daemon };
         served.until_ready()?;
         Ok(served)
     }
@@ -86,11 +110,11 @@ impl Served {
     }
 
     fn until_ready(&self) -> Result<()> {
-        let ready = wait_until("the device to be served", PATIENCE, || {
+        let ready = wait_until("the devices to be served", PATIENCE, || {
             let serving = policyd(&["status"])?.end()?;
             Ok(serving.status.success()
-                && serving.stdout.contains("kernel: ready")
-                && self.device.path().exists())
+                && serving.stdout.matches("kernel: ready").count() == self.devices.len()
+                && self.devices.iter().all(|device| device.path().exists()))
         });
         ready.with_context(|| self.daemon.log().unwrap_or_default())
     }
@@ -107,11 +131,15 @@ impl Served {
     }
 
     pub fn disk(&self) -> Result<Disk> {
-        Disk::open(self.device.path())
+        self.disk_of(0)
+    }
+
+    pub fn disk_of(&self, index: usize) -> Result<Disk> {
+        Disk::open(self.devices[index].path())
     }
 
     pub fn path(&self) -> PathBuf {
-        self.device.path().to_path_buf()
+        self.devices[0].path().to_path_buf()
     }
 
     pub fn status(&self) -> Result<String> {
@@ -120,7 +148,17 @@ impl Served {
 
     /// Start and length of the extents of a kind, such as `mapped`.
     pub fn listed(&self, kind: &str) -> Result<Vec<(u64, u64)>> {
-        let text = policyd(&["list", NAME])?.run()?;
+        self.listed_of(0, kind)
+    }
+
+    /// The sectors of that kind. Neighbours may be one extent or two; the sectors are what counts.
+    pub fn sectors_of(&self, index: usize, kind: &str) -> Result<Vec<u64>> {
+        let extents = self.listed_of(index, kind)?;
+        Ok(extents.iter().flat_map(|&(start, len)| start..start + len).collect())
+    }
+
+    fn listed_of(&self, index: usize, kind: &str) -> Result<Vec<(u64, u64)>> {
+        let text = policyd(&["list", &name(index)])?.run()?;
         let mut found = Vec::new();
         for line in text.lines() {
             let words: Vec<&str> = line.split_whitespace().collect();
@@ -132,10 +170,10 @@ impl Served {
         Ok(found)
     }
 
-    /// Ends the daemon with the device still there, then removes that: what is left is on the disks.
+    /// Ends the daemon with the devices still there, then removes those: what is left is on the disks.
     pub fn down(self) -> Result<()> {
-        let Served { device, mut daemon } = self;
+        let Served { devices, mut daemon } = self;
         daemon.stop(PATIENCE)?;
-        device.remove()
+        devices.into_iter().try_for_each(Device::remove)
     }
 }
