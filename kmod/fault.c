@@ -43,10 +43,11 @@ void dmr_publish(struct dmr_instance *inst, bool ready)
 	list_for_each_entry(f, &inst->faults, node)
 		v->fences[v->nr_fences++] = (struct dmr_range){ f->start, f->start + f->len };
 	sort(v->fences, v->nr_fences, sizeof(v->fences[0]), by_start, NULL);
-	rcu_assign_pointer(inst->view, v);
-	assign_bit(DMR_SLOW_UNREADY, &inst->slow, !ready);
+	rcu_assign_pointer(inst->view, v);	/* pairs with dmr_lookup() */
 	assign_bit(DMR_SLOW_EXTENTS, &inst->slow, inst->extents);
 	assign_bit(DMR_SLOW_FENCES, &inst->slow, v->nr_fences);
+	/* Last: on the way to a table with extents no map may find no bit set. */
+	assign_bit(DMR_SLOW_UNREADY, &inst->slow, !ready);
 	/* Pairs with the acquires in map, dmr_issue() and dmr_stale(). */
 	smp_store_release(&inst->gen, inst->gen + 1);
 	old->cookie = start_poll_synchronize_rcu_expedited();
@@ -163,14 +164,10 @@ void dmr_fault_op_done(struct dmr_fault *f)
 	for (i = 0; i < f->nr_pieces; i++) {
 		struct dm_remap_piece *p = &f->pieces[i];
 
-		if (!f->placing) {
-			if (p->result == DM_REMAP_STATUS_OK)
-				bitmap_set(f->good, p->offset, p->len);
-		} else if (p->result != DM_REMAP_STATUS_OK) {
+		if (f->placing && p->result != DM_REMAP_STATUS_OK) {
 			failed = true;
-			if (p->kind == DM_REMAP_MAPPED)
-				bitmap_set(inst->retired, p->slot - inst->slot_start,
-					   round_up(p->len, inst->slot_unit));
+			bitmap_set(inst->retired, p->slot - inst->slot_start,
+				   round_up(p->len, inst->slot_unit));
 		}
 	}
 	if (f->placing && !failed) {

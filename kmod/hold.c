@@ -23,13 +23,10 @@ blk_status_t dmr_last_word(const struct dmr_bio *pb)
 	return pb->error ?: BLK_STS_IOERR;
 }
 
-/*
- * How a hold ends without a verdict; BLK_STS_OK: not yet. Outside a noflush suspend device-mapper
- * takes no bio back, whatever presuspend said.
- */
+/* How a hold ends without a verdict; BLK_STS_OK: not yet. */
 blk_status_t dmr_hold_over(const struct dmr_bio *pb)
 {
-	if (READ_ONCE(pb->t->inst->pushback) && dm_noflush_suspending(pb->t->ti))
+	if (dm_noflush_suspending(pb->t->ti))
 		return BLK_STS_DM_REQUEUE;
 	if (!pb->held || time_before(jiffies, pb->deadline))
 		return BLK_STS_OK;
@@ -88,6 +85,8 @@ blk_status_t dmr_hold(struct dmr_bio *pb, enum dmr_reason reason, blk_status_t e
 	unsigned long flags;
 	blk_status_t status;
 
+	/* Nothing of it is in flight that a poller could wait for. */
+	dmr_to_bio(pb)->bi_cookie = BLK_QC_T_NONE;
 	if (error)
 		pb->error = error;
 	if (reason == DMR_HEAL)
@@ -176,6 +175,7 @@ static bool open_fault(struct dmr_instance *inst, struct dmr_bio *pb)
 	return true;
 }
 
+/* Sending may block: what waits its turn stays where its deadline finds it. */
 static struct dmr_bio *next_to_go(struct dmr_instance *inst)
 {
 	struct dmr_bio *pb;
@@ -186,6 +186,15 @@ static struct dmr_bio *next_to_go(struct dmr_instance *inst)
 		list_del_init(&pb->node);
 	spin_unlock_irq(&inst->lock);
 	return pb;
+}
+
+void dmr_send_work(struct work_struct *work)
+{
+	struct dmr_instance *inst = container_of(work, struct dmr_instance, send);
+	struct dmr_bio *pb;
+
+	while ((pb = next_to_go(inst)))
+		dmr_issue(pb);
 }
 
 void dmr_work(struct work_struct *work)
@@ -224,11 +233,8 @@ void dmr_work(struct work_struct *work)
 	spin_lock_irq(&inst->lock);
 	list_splice_tail(&go, &inst->go);
 	spin_unlock_irq(&inst->lock);
+	queue_work(inst->wq, &inst->send);
 	mutex_unlock(&inst->mutex);
-
-	/* Sending may block: what waits its turn stays where its deadline finds it. */
-	while ((pb = next_to_go(inst)))
-		dmr_issue(pb);
 }
 
 /* The results of an operation are not thrown away: its fault sees to what is over. */
@@ -245,7 +251,8 @@ static void take_over(struct list_head *from, struct list_head *out)
 	}
 }
 
-static void end_what_is_over(struct dmr_instance *inst)
+/* Deadlines, and a noflush suspend, which ends every hold: a later one sees that under the lock. */
+void dmr_end_holds(struct dmr_instance *inst)
 {
 	struct dmr_bio *pb, *next_pb;
 	struct dmr_fault *f, *next;
@@ -279,16 +286,7 @@ void dmr_deadline_work(struct work_struct *work)
 {
 	struct dmr_instance *inst = container_of(work, struct dmr_instance, deadlines.work);
 
-	end_what_is_over(inst);
+	dmr_end_holds(inst);
 	if (READ_ONCE(inst->held_bios))
 		queue_delayed_work(inst->wq, &inst->deadlines, HZ / 4);
-}
-
-/* A noflush suspend: every hold ends, and a later one is refused. */
-void dmr_push_back(struct dmr_instance *inst)
-{
-	spin_lock_irq(&inst->lock);
-	inst->pushback = true;
-	spin_unlock_irq(&inst->lock);
-	end_what_is_over(inst);
 }

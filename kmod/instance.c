@@ -16,6 +16,7 @@ static void instance_free(struct kref *kref)
 
 	/* A netlink request may have queued work after the last table left. */
 	cancel_work_sync(&inst->work);
+	cancel_work_sync(&inst->send);
 	cancel_delayed_work_sync(&inst->deadlines);
 	WRITE_ONCE(inst->bell, false);
 	cancel_delayed_work_sync(&inst->doorbell);
@@ -76,6 +77,7 @@ static struct dmr_instance *instance_new(struct dmr_target *t, struct mapped_dev
 	INIT_LIST_HEAD(&inst->incoming);
 	INIT_LIST_HEAD(&inst->go);
 	INIT_WORK(&inst->work, dmr_work);
+	INIT_WORK(&inst->send, dmr_send_work);
 	INIT_DELAYED_WORK(&inst->deadlines, dmr_deadline_work);
 	INIT_DELAYED_WORK(&inst->doorbell, dmr_doorbell_work);
 	inst->md = md;
@@ -92,7 +94,7 @@ static struct dmr_instance *instance_new(struct dmr_target *t, struct mapped_dev
 	RCU_INIT_POINTER(inst->view, view);
 	inst->other = kvzalloc(sizeof(*view), GFP_KERNEL);
 	inst->pool = kvcalloc(DMR_MAX_FAULTS, sizeof(*inst->pool), GFP_KERNEL);
-	inst->wq = alloc_workqueue("dm_remap", WQ_MEM_RECLAIM, 0);
+	inst->wq = alloc_workqueue("dm_remap", WQ_MEM_RECLAIM, WQ_MAX_ACTIVE);
 	if (!view || !inst->other || !inst->pool || !inst->wq || dmr_clones_init(inst)) {
 		dmr_instance_put(inst);
 		return NULL;

@@ -75,8 +75,13 @@ static bool fenced(const struct dmr_view *view, u64 sector, unsigned int *len)
  */
 void dmr_lookup(struct dmr_instance *inst, u64 sector, unsigned int len, struct dmr_place *place)
 {
+	const struct dmr_view *view;
+
 	rcu_read_lock();
-	if (fenced(rcu_dereference(inst->view), sector, &len))
+	view = rcu_dereference(inst->view);
+	/* The view does not lead to the table: this pairs with dmr_publish(). */
+	smp_rmb();
+	if (fenced(view, sector, &len))
 		*place = (struct dmr_place){ .what = DMR_FENCED, .len = len };
 	else
 		lookup_extent(inst, sector, len, place);
@@ -188,9 +193,9 @@ static void submit_clone(struct dmr_bio *pb, struct dm_remap_piece *piece, u64 g
 	c->dest = p->dest;
 	c->dest_sector = p->sector;
 	c->len = p->len;
-	bio->bi_opf = (pb->opf & ~(REQ_NOWAIT | REQ_POLLED)) | more;
+	/* The bio set has no cache that REQ_ALLOC_CACHE could mean. */
+	bio->bi_opf = (pb->opf & ~(REQ_NOWAIT | REQ_POLLED | REQ_ALLOC_CACHE)) | more;
 	bio->bi_end_io = clone_end_io;
-	bio->bi_private = NULL;
 	if (!dmr_is_flush(pb)) {
 		bio_advance(bio, (start - dmr_start(pb)) << SECTOR_SHIFT);
 		bio->bi_iter.bi_size = p->len << SECTOR_SHIFT;
@@ -271,40 +276,25 @@ void dmr_op_work(struct work_struct *work)
 {
 	struct dmr_fault *f = container_of(work, struct dmr_fault, op);
 	struct dmr_bio *pb = f->pb;
+	u64 done = f->start;
 	unsigned int i;
-	u64 done = 0;
 
 	atomic_set(&pb->pending, 1);
 	for (i = 0; i < f->nr_pieces; i++) {
 		struct dm_remap_piece *piece = &f->pieces[i];
+		struct dmr_place p = { .dest = DMR_SPARE, .sector = piece->slot, .len = piece->len };
+		u64 start = f->start + piece->offset;
 
 		piece->result = DM_REMAP_STATUS_OK;
-		if (f->placing && piece->kind == DM_REMAP_MAPPED) {
-			struct dmr_place p = {
-				.dest = DMR_SPARE,
-				.sector = piece->slot,
-				.len = piece->len,
-			};
-
-			submit_clone(pb, piece, 0, f->start + piece->offset, &p,
-				     REQ_NOMERGE);
-		} else if (!f->placing) {
-			write_rest(f, piece, f->start + piece->offset,
-				   f->start + piece->offset + piece->len);
+		if (f->placing) {
+			write_rest(f, NULL, done, start);
+			submit_clone(pb, piece, 0, start, &p, REQ_NOMERGE);
+		} else {
+			write_rest(f, piece, start, start + piece->len);
 		}
+		done = start + piece->len;
 	}
-	for (i = 0; f->placing && i <= f->nr_pieces; i++) {
-		u64 to = i < f->nr_pieces ? f->pieces[i].offset : f->len;
-
-		while (done < to) {
-			u64 from = find_next_zero_bit(f->good, to, done);
-
-			done = find_next_bit(f->good, to, from);
-			if (from < to)
-				write_rest(f, NULL, f->start + from, f->start + done);
-		}
-		if (i < f->nr_pieces)
-			done = to + f->pieces[i].len;
-	}
+	if (f->placing)
+		write_rest(f, NULL, done, f->start + f->len);
 	put_pending(pb);
 }

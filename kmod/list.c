@@ -39,8 +39,6 @@ static u32 instance_flags(struct dmr_instance *inst)
 		flags |= DM_REMAP_INSTANCE_F_READY;
 	if (inst->queue_unowned)
 		flags |= DM_REMAP_INSTANCE_F_QUEUE;
-	if (READ_ONCE(inst->pushback))
-		flags |= DM_REMAP_INSTANCE_F_NOFLUSH;
 	if (test_bit(DMR_SLOW_DATA_FLUSH, &inst->slow))
 		flags |= DM_REMAP_INSTANCE_F_DATA_FLUSH_BAD;
 	if (test_bit(DMR_SLOW_SPARE_FLUSH, &inst->slow))
@@ -124,7 +122,7 @@ static int put_fault(struct sk_buff *skb, struct netlink_callback *cb,
 /* A fault with all its pieces has to fit into one buffer. */
 int dmr_dump_start(struct netlink_callback *cb)
 {
-	cb->min_dump_alloc = SZ_32K;
+	cb->min_dump_alloc = SKB_WITH_OVERHEAD(SZ_32K);
 	if (!netlink_capable(cb->skb, CAP_SYS_ADMIN))
 		return -EPERM;
 	return dmr_check_attrs(genl_dumpit_info(cb)->op.cmd, dmr_dump_attrs(cb), cb->extack);

@@ -168,7 +168,8 @@ static int doit(struct sk_buff *skb, struct genl_info *info)
 	case DM_REMAP_CMD_LOAD:
 		return load(inst, info);
 	case DM_REMAP_CMD_READY:
-		return dmr_ready(inst, info->extack);
+		dmr_ready(inst);
+		return 0;
 	case DM_REMAP_CMD_TRY:
 	case DM_REMAP_CMD_PLACE:
 		return start_op(inst, info);

@@ -9,7 +9,7 @@
  * Locks, outermost first:
  *	dmr_instances_lock	the list of instances, ctr and dtr
  *	inst->mutex		faults, parked bios, writers of table and view, owner
- *	inst->lock (irq)	incoming bios, held counts, pushback, flush state
+ *	inst->lock (irq)	incoming bios, held counts, flush state
  * No lock is taken to look up: readers use RCU. map and end_io take only inst->lock, and only for
  * a bio that cannot go on.
  */
@@ -97,8 +97,6 @@ struct dmr_fault {
 	struct work_struct op;		/* TRY or PLACE */
 	unsigned int nr_pieces;
 	struct dm_remap_piece *pieces;
-	/* Sectors that a TRY has written where the table points. */
-	DECLARE_BITMAP(good, DM_REMAP_MAX_FAULT_SECTORS);
 };
 
 /* Bits of inst->slow; zero lets map answer without a lookup. */
@@ -142,7 +140,7 @@ struct dmr_instance {
 	u64 direct_gen;			/* of the last change back to direct */
 	struct dmr_view __rcu *view;
 	struct dmr_view *other;
-	struct maple_tree table;	/* readers: RCU; table.c */
+	struct maple_tree table;	/* read under RCU, in any context */
 
 	struct mutex mutex;
 	unsigned long extents;
@@ -162,7 +160,6 @@ struct dmr_instance {
 	spinlock_t lock;
 	struct list_head incoming;
 	struct list_head go;		/* unfenced, to be sent */
-	bool pushback;
 	bool queue_unowned;
 	bool flush_owed;		/* a failed spare flush that no caller was told of */
 	u64 flush_fails[2];
@@ -172,7 +169,7 @@ struct dmr_instance {
 
 	struct bio_set clones;
 	struct workqueue_struct *wq;
-	struct work_struct work;
+	struct work_struct work, send;
 	struct delayed_work deadlines;
 	struct delayed_work doorbell;
 	bool bell;
@@ -237,17 +234,19 @@ void dmr_instance_put(struct dmr_instance *inst);
 /* table.c: extents */
 bool dmr_table_next(struct maple_tree *table, u64 start, u64 end, struct dm_remap_extent *e);
 int dmr_table_set(struct dmr_instance *inst, const struct dm_remap_extent *e);
+void dmr_table_clear(struct dmr_instance *inst);
 
 /* hold.c: bios that cannot go on */
 blk_status_t dmr_hold(struct dmr_bio *pb, enum dmr_reason reason, blk_status_t error);
 void dmr_hold_or_end(struct dmr_bio *pb, enum dmr_reason reason, blk_status_t error);
 void dmr_end(struct dmr_bio *pb, blk_status_t status);
 void dmr_unpark(struct dmr_instance *inst);
-void dmr_push_back(struct dmr_instance *inst);
+void dmr_end_holds(struct dmr_instance *inst);
 blk_status_t dmr_hold_over(const struct dmr_bio *pb);
 blk_status_t dmr_last_word(const struct dmr_bio *pb);
 bool dmr_may_fault(struct dmr_bio *pb, blk_status_t status);
 void dmr_work(struct work_struct *work);
+void dmr_send_work(struct work_struct *work);
 void dmr_deadline_work(struct work_struct *work);
 
 /* flush.c: what a failed flush means for later ones */
@@ -286,7 +285,7 @@ int dmr_claim(struct dmr_instance *inst, u32 portid, u64 start, u64 sectors, u32
 	      struct netlink_ext_ack *extack);
 int dmr_load(struct dmr_instance *inst, const struct dm_remap_extent *e, unsigned int nr,
 	     struct netlink_ext_ack *extack);
-int dmr_ready(struct dmr_instance *inst, struct netlink_ext_ack *extack);
+void dmr_ready(struct dmr_instance *inst);
 int dmr_start_op(struct dmr_instance *inst, u64 id, bool place,
 		 const struct dm_remap_piece *pieces, unsigned int nr,
 		 struct netlink_ext_ack *extack);

@@ -9,6 +9,9 @@
  */
 #include "shim.h"
 
+/* A tree's index and value are a long. */
+static_assert(BITS_PER_LONG == 64);
+
 #define KIND_WIDTH 2
 #define DISTANCE_WIDTH 60
 
@@ -45,6 +48,26 @@ bool dmr_table_next(struct maple_tree *table, u64 start, u64 end, struct dm_rema
 	return true;
 }
 
+/* A lookup goes round until a writer is done; interrupts look up, so none may interrupt a writer. */
+static int store(struct dmr_instance *inst, u64 start, u64 last, void *value)
+{
+	int r;
+
+	if (!dmr_view(inst)->ready)	/* nobody looks up */
+		return mtree_store_range(&inst->table, start, last, value, GFP_KERNEL);
+	local_irq_disable();
+	r = mtree_store_range(&inst->table, start, last, value, GFP_ATOMIC);
+	local_irq_enable();
+	return r;
+}
+
+void dmr_table_clear(struct dmr_instance *inst)
+{
+	mtree_destroy(&inst->table);
+	mt_set_in_rcu(&inst->table);	/* 6.1 forgets it */
+	inst->extents = 0;
+}
+
 /* The range becomes @e; of kind DIRECT, no extent at all. Needs inst->mutex. */
 int dmr_table_set(struct dmr_instance *inst, const struct dm_remap_extent *e)
 {
@@ -60,7 +83,7 @@ int dmr_table_set(struct dmr_instance *inst, const struct dm_remap_extent *e)
 			break;
 	}
 	rcu_read_unlock();
-	r = mtree_store_range(&inst->table, e->start, end - 1, encode(e), GFP_KERNEL);
+	r = store(inst, e->start, end - 1, encode(e));
 	if (!r)
 		inst->extents += more;
 	return r;

@@ -269,16 +269,7 @@ static void dmr_presuspend(struct dm_target *ti)
 	struct dmr_target *t = ti->private;
 
 	if (dm_noflush_suspending(ti))
-		dmr_push_back(t->inst);
-}
-
-static void end_push_back(struct dm_target *ti)
-{
-	struct dmr_target *t = ti->private;
-
-	spin_lock_irq(&t->inst->lock);
-	t->inst->pushback = false;
-	spin_unlock_irq(&t->inst->lock);
+		dmr_end_holds(t->inst);
 }
 
 /* From here on this table's options are the instance's. */
@@ -288,7 +279,6 @@ static int dmr_preresume(struct dm_target *ti)
 	struct dmr_instance *inst = t->inst;
 
 	spin_lock_irq(&inst->lock);
-	inst->pushback = false;
 	inst->hold_ms = t->hold_ms;
 	inst->ready_ms = t->ready_ms;
 	inst->max_held_bios = t->max_held_bios;
@@ -340,7 +330,8 @@ static int dmr_iterate_devices(struct dm_target *ti, iterate_devices_callout_fn 
 	int r;
 
 	r = fn(ti, t->data, 0, ti->len, data);
-	return r ?: fn(ti, t->spare, 0, bdev_nr_sectors(t->spare->bdev), data);
+	return r ?: fn(ti, t->spare, 0, round_down(bdev_nr_sectors(t->spare->bdev), dmr_block(t)),
+		       data);
 }
 
 struct target_type dmr_target_type = {
@@ -353,7 +344,6 @@ struct target_type dmr_target_type = {
 	.map = dmr_map,
 	.end_io = dmr_end_io,
 	.presuspend = dmr_presuspend,
-	.presuspend_undo = end_push_back,
 	.preresume = dmr_preresume,
 	.status = dmr_status,
 	.iterate_devices = dmr_iterate_devices,

@@ -10,9 +10,6 @@
 
 #include "shim.h"
 
-/* inst->loaded after a LOAD that ran out of memory half way */
-#define DMR_LOAD_BROKEN U64_MAX
-
 int dmr_claim(struct dmr_instance *inst, u32 portid, u64 start, u64 sectors, u32 unit, u64 commit,
 	      struct netlink_ext_ack *extack)
 {
@@ -48,8 +45,7 @@ int dmr_claim(struct dmr_instance *inst, u32 portid, u64 start, u64 sectors, u32
 		inst->slot_start = start;
 		inst->slot_sectors = sectors;
 		inst->slot_unit = unit;
-		mtree_destroy(&inst->table);
-		inst->extents = 0;
+		dmr_table_clear(inst);
 		inst->loaded = 0;
 	}
 	WRITE_ONCE(inst->owner, portid);
@@ -81,8 +77,8 @@ static int admit(struct dmr_instance *inst, const struct dm_remap_extent *e,
 	    memchr_inv(e->pad, 0, sizeof(e->pad)))
 		return dmr_refuse(extack, -EINVAL,
 				  "extent is empty, of unknown kind or has padding that is not zero");
-	if (slot ? !dmr_in_slot_area(inst, e->slot, e->len) : e->slot)
-		return dmr_refuse(extack, -ERANGE, "extent's slot is outside the slot area");
+	if (slot ? !dmr_in_slot_area(inst, e->slot, e->len) || e->slot % inst->block : e->slot)
+		return dmr_refuse(extack, -ERANGE, "extent's slot is unaligned or outside the slot area");
 	if (slot && dmr_slots_used(inst, e->slot, e->len))
 		return dmr_refuse(extack, -EEXIST,
 				  "two extents, or a retired range, share a sector of the spare");
@@ -120,8 +116,8 @@ int dmr_load(struct dmr_instance *inst, const struct dm_remap_extent *e, unsigne
 
 	if (dmr_view(inst)->ready)
 		return dmr_refuse(extack, -EBUSY, "instance is ready: nothing can be loaded");
-	if (loaded == DMR_LOAD_BROKEN || inst->extents + nr > DM_REMAP_MAX_EXTENTS)
-		return dmr_refuse(extack, -ENOSPC, "too many extents, or a load failed: claim again");
+	if (inst->extents + nr > DM_REMAP_MAX_EXTENTS)
+		return dmr_refuse(extack, -ENOSPC, "too many extents");
 	for (i = 0; i < nr; i++) {
 		r = admit(inst, &e[i], extack);
 		if (r) {
@@ -133,20 +129,18 @@ int dmr_load(struct dmr_instance *inst, const struct dm_remap_extent *e, unsigne
 	for (i = 0; !r && i < nr; i++)
 		if (e[i].kind != DM_REMAP_RETIRED)
 			r = dmr_table_set(inst, &e[i]);
+	/* Half of it is there: a load begins anew with CLAIM. */
 	if (r)
-		inst->loaded = DMR_LOAD_BROKEN;
+		dmr_owner_gone(inst);
 	return r;
 }
 
-int dmr_ready(struct dmr_instance *inst, struct netlink_ext_ack *extack)
+void dmr_ready(struct dmr_instance *inst)
 {
-	if (inst->loaded == DMR_LOAD_BROKEN)
-		return dmr_refuse(extack, -ENOMEM, "a load failed: claim again");
 	if (!dmr_view(inst)->ready) {
 		dmr_publish(inst, true);
 		dmr_unpark(inst);
 	}
-	return 0;
 }
 
 /* The slots under a piece are retired, but for those that it keeps: poisoned, or set already. */

@@ -67,7 +67,7 @@ flags! {
 flags! {
     /// What state an instance is in.
     InstanceFlags {
-        READY = 1 << 0, QUEUE = 1 << 1, NOFLUSH = 1 << 2, DATA_FLUSH_BAD = 1 << 3,
-        SPARE_FLUSH_BAD = 1 << 4,
+        READY = 1 << 0, QUEUE = 1 << 1, DATA_FLUSH_BAD = 1 << 2,
+        SPARE_FLUSH_BAD = 1 << 3,
     }
 }

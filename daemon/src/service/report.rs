@@ -72,7 +72,6 @@ fn kernel_view(info: &InstanceInfo) -> Value {
     let flags = [
         ("ready", InstanceFlags::READY),
         ("queue-if-no-daemon", InstanceFlags::QUEUE),
-        ("noflush-suspend", InstanceFlags::NOFLUSH),
         ("data-flush-failed", InstanceFlags::DATA_FLUSH_BAD),
         ("spare-flush-failed", InstanceFlags::SPARE_FLUSH_BAD),
     ];

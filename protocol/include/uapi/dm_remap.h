@@ -92,8 +92,7 @@
  *	each. For write faults only.
  * @DM_REMAP_CMD_PLACE: do: INSTANCE, FAULT_ID, PIECES; says what the range shall
  *	become. A held write's MAPPED pieces are written to their slots and
- *	its unlisted parts, unless a TRY already wrote them, to where the table
- *	points. Without a held write nothing is written: the daemon itself
+ *	its unlisted parts to where the table points. Without a held write nothing is written: the daemon itself
  *	writes the slots after PLACE has accepted them. A slot is a multiple
  *	of SLOT_UNIT and fills whole units. EEXIST: a slot is in use or retired.
  * @DM_REMAP_CMD_INSTALL: do: INSTANCE, COMMIT, FAULT_IDS, all placed, or nothing is
@@ -267,7 +266,6 @@ enum dm_remap_fault_flags {
  *
  * @DM_REMAP_INSTANCE_F_READY: serves I/O.
  * @DM_REMAP_INSTANCE_F_QUEUE: queue_if_no_daemon.
- * @DM_REMAP_INSTANCE_F_NOFLUSH: pushing held bios back, in a noflush suspend.
  * @DM_REMAP_INSTANCE_F_DATA_FLUSH_BAD: no flush of the data device has succeeded
  *	since one failed.
  * @DM_REMAP_INSTANCE_F_SPARE_FLUSH_BAD: likewise, of the spare.
@@ -275,9 +273,8 @@ enum dm_remap_fault_flags {
 enum dm_remap_instance_flags {
 	DM_REMAP_INSTANCE_F_READY		= 1 << 0,
 	DM_REMAP_INSTANCE_F_QUEUE		= 1 << 1,
-	DM_REMAP_INSTANCE_F_NOFLUSH		= 1 << 2,
-	DM_REMAP_INSTANCE_F_DATA_FLUSH_BAD	= 1 << 3,
-	DM_REMAP_INSTANCE_F_SPARE_FLUSH_BAD	= 1 << 4
+	DM_REMAP_INSTANCE_F_DATA_FLUSH_BAD	= 1 << 2,
+	DM_REMAP_INSTANCE_F_SPARE_FLUSH_BAD	= 1 << 3
 };
 
 /**

@@ -5,18 +5,18 @@ mod boot;
 mod daemon;
 mod demo;
 mod disks;
-mod fuzz;
 mod flush_failures;
 mod flushes;
 mod fua_cuts;
+mod fuzz;
 mod harness;
 mod log_writes;
 mod module;
 mod partitions;
-mod suspend;
 mod power_cuts;
-mod superblocks;
 mod scattered;
+mod superblocks;
+mod suspend;
 
 use anyhow::{Context, Result};
 

@@ -164,9 +164,9 @@ fn pieces(rng: &mut Rng, model: &Model, start: u64, len: u64) -> Vec<u8> {
         let offset = at + rng.u64(..4);
         let part = rng.u64(1..10).min(len.saturating_sub(offset).max(1));
         let (kind, slot, part) = match (rng.u8(..10), model.extent_at(start + offset)) {
-            (0..3, Some((slot, whole, kind::MAPPED))) => (kind::POISON_SLOT, slot, whole),
-            (0..2, _) => (kind::POISON_DATA, 0, part),
-            (2..4, _) => (kind::DIRECT, 0, part),
+            (0..=2, Some((slot, whole, kind::MAPPED))) => (kind::POISON_SLOT, slot, whole),
+            (0 | 1, _) => (kind::POISON_DATA, 0, part),
+            (2 | 3, _) => (kind::DIRECT, 0, part),
             (4, _) => (rng.u8(..6), rng.u64(..1 << 20), part),
             _ => (kind::MAPPED, SLOT_START + rng.u64(..SLOT_SECTORS / UNIT) * UNIT, part),
         };
