@@ -4,6 +4,7 @@
 
 mod diagnostic;
 pub mod resolve;
+mod section;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -20,8 +21,11 @@ pub const DEFAULT_PATH: &str = "/etc/dmremap.toml";
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
+    #[serde(deserialize_with = "section::one")]
     pub daemon: Daemon,
+    #[serde(deserialize_with = "section::one")]
     pub policy: Policy,
+    #[serde(deserialize_with = "section::many")]
     pub device: Vec<Device>,
     #[serde(skip)]
     pub source: Source,
@@ -246,7 +250,7 @@ fn remedy_for(message: &str) -> &'static str {
         "a [[device]] needs name, data and spare"
     } else if message.contains("duplicate") {
         "keep one of them"
-    } else if message.contains("not a number from") {
+    } else if message.contains("not a number from") || message.contains("invalid value") {
         "choose a number within the bounds, or leave the key out for its default"
     } else if message.contains("invalid type") {
         "texts and paths stand in quotes, numbers without; devices begin with [[device]]"

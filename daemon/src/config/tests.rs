@@ -77,10 +77,20 @@ fn wrong_keys_and_types_name_their_place() {
     refuses("max_held_kib = 128", "max_held_kib = 0", "9:16", "from 1 to 4194304");
     refuses("name = \"data1\"", "name = 1", "6:8", "invalid type");
     refuses("spare = \"/dev/b\"\n", "", "5:1", "missing field `spare`");
+    refuses("[policy]", "[[policy]]", "3:1", "invalid type: sequence");
     refuses("[daemon]", "[daemon", "1:8", "");
     refuses("[[device]]", "[device]", "10:3", "duplicate key");
     refuses("name = \"data1\"", "name = \"data1\"\nname = \"z\"", "7:1", "duplicate");
     refuses("/run/x.sock", "x.sock", "2:1", "no place for a socket");
+}
+
+#[test]
+fn values_without_names_are_no_section() {
+    for text in ["policy = [3, 4, 64, 60, 1000, 10]", "device = [[\"d\", \"/dev/a\", \"/dev/b\"]]"]
+    {
+        let error = parse(text).expect_err("values by position").to_string();
+        assert!(error.contains("invalid type: sequence, expected a section"), "{error}");
+    }
 }
 
 #[test]
