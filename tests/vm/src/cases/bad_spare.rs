@@ -286,7 +286,7 @@ fn the_last_record_unreadable(_: &mut Ctx) -> Result<()> {
 const SMALL: u64 = 10496;
 
 fn full(_: &mut Ctx) -> Result<()> {
-    let bad: Vec<u64> = (0..70).map(|n| 1000 + 64 * n).collect();
+    let bad: Vec<u64> = (0..70).map(|n| 1000 + 97 * n).collect();
     let setup = Setup::with(&bad, Some(SMALL))?;
     ensure!(setup.areas.slot_sectors == 64 * BLOCK, "{} sectors", setup.areas.slot_sectors);
     let slot = |n: u64| setup.areas.slots + n * BLOCK;

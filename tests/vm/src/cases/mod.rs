@@ -2,6 +2,7 @@
 
 mod bad_spare;
 mod boot;
+mod config;
 mod daemon;
 mod demo;
 mod disks;
@@ -9,6 +10,7 @@ mod flush_failures;
 mod flushes;
 mod fua_cuts;
 mod fuzz;
+mod half_formatted;
 mod harness;
 mod log_writes;
 mod module;
@@ -17,6 +19,11 @@ mod power_cuts;
 mod scattered;
 mod superblocks;
 mod suspend;
+mod reload;
+mod scattered;
+mod superblocks;
+mod suspend;
+mod wrong_spare;
 
 use anyhow::{Context, Result};
 
@@ -36,6 +43,10 @@ const TABLES: &[&[Case]] = &[
     log_writes::CASES,
     power_cuts::CASES,
     bad_spare::CASES,
+    wrong_spare::CASES,
+    half_formatted::CASES,
+    config::CASES,
+    reload::CASES,
     superblocks::CASES,
     scattered::CASES,
     demo::CASES,

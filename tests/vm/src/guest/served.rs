@@ -40,6 +40,12 @@ pub fn format(data: &Path, spare: &Path) -> Result<String> {
     policyd(&["format", "--data", &data, "--spare", &spare, "--weak-identity"])?.run()
 }
 
+/// Overwrites the label that is there.
+pub fn forced_format(data: &Path, spare: &Path) -> Result<String> {
+    let (data, spare) = (data.display().to_string(), spare.display().to_string());
+    policyd(&["format", "--data", &data, "--spare", &spare, "--weak-identity", "--force"])?.run()
+}
+
 /// Writes the configuration of one device; `more` goes into its section.
 pub fn configure(data: &Path, spare: &Path, more: &str) -> Result<()> {
     configure_all(&[(data, spare)], more)
@@ -80,9 +86,13 @@ impl Served {
 
     /// Starts the daemon on what is configured and formatted already.
     pub fn start() -> Result<Self> {
-        super::modprobe("dm-mod", &[])?;
         let config = fs::read_to_string(CONFIG)?;
-        let count = config.lines().filter(|line| *line == "[[device]]").count();
+        Self::start_first(config.lines().filter(|line| *line == "[[device]]").count())
+    }
+
+    /// Likewise, but only the first `count` devices must be served, and are taken down.
+    pub fn start_first(count: usize) -> Result<Self> {
+        super::modprobe("dm-mod", &[])?;
         let daemon = Daemon::start(config_path())?;
         let devices = (0..count).map(|index| Device::existing(&name(index))).collect();
         let served = Served { devices, daemon };
@@ -112,8 +122,7 @@ impl Served {
     fn until_ready(&self) -> Result<()> {
         let ready = wait_until("the devices to be served", PATIENCE, || {
             let serving = policyd(&["status"])?.end()?;
-            Ok(serving.status.success()
-                && serving.stdout.matches("kernel: ready").count() == self.devices.len()
+            Ok(serving.stdout.matches("kernel: ready").count() >= self.devices.len()
                 && self.devices.iter().all(|device| device.path().exists()))
         });
         ready.with_context(|| self.daemon.log().unwrap_or_default())

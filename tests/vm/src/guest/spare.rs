@@ -128,6 +128,7 @@ impl Frail {
 }
 
 /// Everything on a disk, to be put back later.
+#[derive(PartialEq, Eq)]
 pub struct Image(Vec<u8>);
 
 /// Sectors of one transfer.
