@@ -7,14 +7,14 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context, Result};
 use dmremap_protocol::InstanceInfo;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::spawn_blocking;
 
 use crate::config::{self, Config};
 use crate::core::{Device as Core, Policy, Snapshot};
 use crate::dm::{Lines, Mapper, Table as DmTable};
 use crate::driver::{Ask, Driver, Target, Threads, reader, writer};
-use crate::link::Link;
+use crate::link::{Bell, Link};
 use crate::metadata::Uuid;
 use crate::pair::Pair;
 use crate::table::Table;
@@ -45,7 +45,12 @@ pub struct Device {
 impl Device {
     /// Opens the disks, which may take as long as a disk does, and serves their instance, whenever
     /// there is one.
-    pub async fn open(name: &str, disks: Paths, policy: Policy) -> Result<Device> {
+    pub async fn open(
+        name: &str,
+        disks: Paths,
+        policy: Policy,
+        bells: broadcast::Receiver<Bell>,
+    ) -> Result<Device> {
         // First, because opening writes to the spare.
         let link = Link::open().await?;
         let pair = spawn_blocking(move || Pair::open(&disks.data, &disks.spare)).await??;
@@ -60,6 +65,7 @@ impl Device {
         let writer = writer::start(store, writes, events).context(start)?;
         let threads = Threads { reader: to_reader, writer: to_writer, events: told };
         let (asks, asked) = mpsc::channel(ASKS);
+        tokio::spawn(hear(bells, asks.downgrade()));
         tokio::spawn(Driver::new(name.to_owned(), core, link, target, threads).run(asked));
         Ok(Device { name: name.to_owned(), target, label, asks, writer })
     }
@@ -125,6 +131,19 @@ impl Device {
     }
 }
 
+/// Until the device is gone. A bell that finds no room is not lost: the kernel rings again.
+async fn hear(mut bells: broadcast::Receiver<Bell>, asks: mpsc::WeakSender<Ask>) {
+    loop {
+        let bell = match bells.recv().await {
+            Ok(bell) => bell,
+            Err(broadcast::error::RecvError::Lagged(_)) => Bell::Any,
+            Err(broadcast::error::RecvError::Closed) => return,
+        };
+        let Some(asks) = asks.upgrade() else { return };
+        let _ = asks.try_send(Ask::Doorbell(bell));
+    }
+}
+
 /// Asks a device from another task.
 #[derive(Clone)]
 pub struct Asker {
@@ -144,11 +163,6 @@ impl Asker {
         self.asks.send(Ask::Table(to)).await?;
         Ok(answer.await?)
     }
-}
-
-/// The label that a disk carries, if it can be read and has one.
-pub async fn label(spare: PathBuf) -> Option<Uuid> {
-    spawn_blocking(move || crate::pair::label(&spare)).await.ok().flatten()
 }
 
 /// Reads a configuration, whose file may lie on a device that is being served.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use dmremap_protocol::{InstanceInfo, Message, Request as KernelRequest};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast, mpsc};
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -17,13 +17,15 @@ use super::device::{self, Device, Paths};
 use super::{adopt, notify, report};
 use crate::config::resolve::{Place, resolve};
 use crate::config::{self, Config};
-use crate::driver::Ask;
 use crate::error::Words;
 use crate::link::{Bell, Doorbells, Link};
 use crate::metadata::Uuid;
+use crate::pair;
 
 /// How often what failed is tried again, and devices made by hand are looked for.
 const AGAIN: Duration = Duration::from_secs(5);
+/// Doorbells that may wait for a device to hear them.
+const BELLS: usize = 64;
 
 pub struct Supervisor {
     file: PathBuf,
@@ -34,6 +36,9 @@ pub struct Supervisor {
     failed: BTreeMap<String, String>,
     /// Instances that nobody could adopt, so that it is said once.
     strangers: BTreeSet<u32>,
+    /// Each device hears them for itself: what is done here may take long, or wait for the very I/O
+    /// that a bell rings for.
+    bells: broadcast::Sender<Bell>,
 }
 
 /// Serves until it is told to stop. The hardening of the process comes before.
@@ -44,8 +49,8 @@ pub async fn run(file: PathBuf) -> Result<()> {
     let control = Control::open(&config.daemon.control_socket)?;
     let (calls, mut called) = mpsc::channel(1);
     tokio::spawn(control.serve(calls));
-    let (bell, mut rung) = mpsc::channel(64);
-    tokio::spawn(listen(bell));
+    let bells = broadcast::Sender::new(BELLS);
+    tokio::spawn(listen(bells.clone()));
 
     let mut all = Supervisor {
         file,
@@ -53,6 +58,7 @@ pub async fn run(file: PathBuf) -> Result<()> {
         devices: BTreeMap::new(),
         failed: BTreeMap::new(),
         strangers: BTreeSet::new(),
+        bells,
     };
     all.start_missing().await;
     notify::ready();
@@ -63,7 +69,6 @@ pub async fn run(file: PathBuf) -> Result<()> {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            Some(bell) = rung.recv() => all.devices.values().for_each(|d| d.ask(Ask::Doorbell(bell))),
             Some(call) = called.recv() => all.call(call).await,
             _ = watchdog.tick() => notify::alive(),
             _ = again.tick() => {
@@ -79,17 +84,18 @@ pub async fn run(file: PathBuf) -> Result<()> {
     Ok(())
 }
 
-/// Passes doorbells on. A bell that finds no room is not lost: the kernel rings again.
-async fn listen(bells: mpsc::Sender<Bell>) {
+/// Passes doorbells on.
+async fn listen(bells: broadcast::Sender<Bell>) {
     loop {
         let heard = async {
             let family = Link::open().await?.family();
             let mut doorbells = Doorbells::open(family)?;
             // What rang before is asked for.
-            let _ = bells.try_send(Bell::Any);
+            // It fails while there is no device.
+            let _ = bells.send(Bell::Any);
             loop {
                 for bell in doorbells.next().await? {
-                    let _ = bells.try_send(bell);
+                    let _ = bells.send(bell);
                 }
             }
             #[allow(unreachable_code, reason = "gives the block its type")]
@@ -143,23 +149,18 @@ impl Supervisor {
     /// Starts to serve, if no other device has a spare with the same label: nobody can tell which of
     /// the two is the copy. This is found out before anything is written to either.
     async fn open(&self, config: &Config, name: &str, disks: Paths) -> Result<Device> {
-        if let Some(label) = device::label(disks.spare.clone()).await {
-            let mut others: Vec<(&str, Uuid)> =
-                self.devices.values().map(|d| (d.name.as_str(), d.label)).collect();
-            for other in
-                config.device.iter().filter(|d| !self.devices.contains_key(d.name.get_ref()))
-            {
-                let found = device::label(other.spare.get_ref().clone()).await;
-                others.extend(found.map(|label| (other.name.get_ref().as_str(), label)));
-            }
-            if let Some((other, _)) = others.iter().find(|o| o.0 != name && o.1 == label) {
-                bail!(
-                    "its spare and that of {other} have one label, {label}: one is a copy of the other; \
-                     find out which, and format that one anew or take it out of the configuration"
-                );
-            }
+        let (config, spare) = (config.clone(), disks.spare.clone());
+        let (label, labels) =
+            spawn_blocking(move || (pair::label(&spare), labels(&config))).await?;
+        let served = self.devices.values().map(|device| (device.name.clone(), device.label));
+        let twin = |other: &(String, Uuid)| other.0 != name && Some(other.1) == label;
+        if let Some((other, label)) = served.chain(labels).find(twin) {
+            bail!(
+                "its spare and that of {other} have one label, {label}: one is a copy of the other; \
+                 find out which, and format that one anew or take it out of the configuration"
+            );
         }
-        Device::open(name, disks, self.config.policy.clone()).await
+        Device::open(name, disks, self.config.policy.clone(), self.bells.subscribe()).await
     }
 
     /// The paths of these devices lead to block devices that are in no other use.
@@ -329,6 +330,15 @@ impl Supervisor {
         }
         prepared
     }
+}
+
+/// What the spares of a configuration carry, those left out whose paths are wrong: the same disk under
+/// another path is no copy.
+fn labels(config: &Config) -> Vec<(String, Uuid)> {
+    let found = resolve(config, Place::of).into_iter().filter(|(_, disks)| disks.is_ok());
+    found
+        .filter_map(|(d, _)| Some((d.name.get_ref().clone(), pair::label(d.spare.get_ref())?)))
+        .collect()
 }
 
 /// Lets I/O through; nobody waits for it, because udev may.
