@@ -32,7 +32,7 @@ pub struct Pair {
 impl Pair {
     /// Takes the spare from any other writer, then recovers what is on it.
     pub fn open(data: &Path, spare: &Path) -> Result<Pair> {
-        let writer = open_disk(spare, Access::Write)?;
+        let mut writer = open_disk(spare, Access::Write)?;
         writer.lock().with_context(|| {
             format!("{} is used by another dmremap-policyd; stop that first", spare.display())
         })?;
@@ -40,6 +40,7 @@ impl Pair {
         let (Some(data_at), Some(spare_at)) = (data.number(), writer.number()) else {
             bail!("an image file cannot be served; attach it with losetup");
         };
+        not_overwritten(&mut writer, spare)?;
         let expect = Expect {
             data: Some(identity(&data)),
             block: Some(block(&data, &writer)),
@@ -61,6 +62,18 @@ impl Pair {
 pub fn label(spare: &Path) -> Option<Uuid> {
     let mut disk = BlockDevice::open(spare, Access::Read).ok()?;
     metadata::identify(&mut disk).ok().map(|found| found.label.uuid)
+}
+
+/// A file system made over a spare leaves most label copies whole, and slots that hold its own bytes.
+pub fn not_overwritten(disk: &mut BlockDevice, path: &Path) -> Result<()> {
+    match signature::over_label(disk) {
+        None => Ok(()),
+        Some(found) => bail!(
+            "{} holds {found} where a spare has its first label copy, so what was in its slots may be \
+             overwritten; use another spare, or wipe the first 4096 bytes if the label is to be kept",
+            path.display()
+        ),
+    }
 }
 
 /// What `format` asks for.

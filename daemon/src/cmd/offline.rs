@@ -33,6 +33,7 @@ pub fn check(spare: &Path) -> Result<ExitCode> {
 
 pub fn repair(spare: &Path, take_over: bool, accept_unreadable_tail: bool) -> Result<ExitCode> {
     let mut disk = pair::open_exclusive(spare)?;
+    pair::not_overwritten(&mut disk, spare)?;
     let expect = Expect {
         machine: pair::machine_id(),
         take_over,

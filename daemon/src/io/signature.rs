@@ -69,6 +69,16 @@ pub fn recognise(disk: &mut BlockDevice) -> Option<&'static str> {
     recognise_with(size, |at, buf| disk.read_at(at, buf))
 }
 
+/// What was put over the first block of a spare: its other label copies may be whole, and what they
+/// speak of is not.
+pub fn over_label(disk: &mut BlockDevice) -> Option<&'static str> {
+    let size = disk.size().bytes();
+    recognise_with(size, |at, buf| match at {
+        0 => disk.read_at(at, buf),
+        _ => Err(io::ErrorKind::Unsupported.into()),
+    })
+}
+
 fn recognise_with(
     size: u64,
     mut read: impl FnMut(u64, &mut [u8]) -> io::Result<()>,
