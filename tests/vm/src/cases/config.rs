@@ -198,10 +198,11 @@ fn refused_at_start_and_on_reload(wrong: &[Wrong]) -> Result<()> {
         ensure!(started.status.code() == Some(1), "{}: {}", state(), started.status);
         expect_words(&started.stderr, place, reason, remedy).with_context(state)?;
     }
+    // `status` looks in the file for the daemon's socket.
+    fs::write(config_path(), GOOD)?;
     ensure!(in_force()? == before, "{:?}, and was {before:?}", in_force()?);
     served.disk()?.verify(100, 1, 1)?;
     served.disk()?.fill(200, 1, 2)?;
-    fs::write(config_path(), GOOD)?;
     served.down()?;
     disks.remove()
 }
