@@ -15,6 +15,8 @@ mod harness;
 mod log_writes;
 mod module;
 mod partitions;
+mod suspend;
+mod poison;
 mod power_cuts;
 mod scattered;
 mod superblocks;
@@ -49,6 +51,7 @@ const TABLES: &[&[Case]] = &[
     reload::CASES,
     superblocks::CASES,
     scattered::CASES,
+    poison::CASES,
     demo::CASES,
     harness::CASES,
 ];
