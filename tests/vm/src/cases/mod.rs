@@ -13,6 +13,7 @@ mod fuzz;
 mod half_formatted;
 mod harness;
 mod log_writes;
+mod killed;
 mod module;
 mod partitions;
 mod suspend;
@@ -36,6 +37,7 @@ const TABLES: &[&[Case]] = &[
     disks::CASES,
     module::CASES,
     daemon::CASES,
+    killed::CASES,
     partitions::CASES,
     suspend::CASES,
     fuzz::CASES,

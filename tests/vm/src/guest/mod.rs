@@ -14,6 +14,7 @@ pub mod fs;
 pub mod init;
 pub mod journal;
 mod leftovers;
+pub mod load;
 pub mod owner;
 pub mod pattern;
 pub mod scsi;
@@ -22,6 +23,7 @@ pub mod spare;
 pub mod stat;
 pub mod steer;
 pub mod trace;
+pub mod tracer;
 
 pub use cmd::{Cmd, run};
 pub use ctx::Ctx;

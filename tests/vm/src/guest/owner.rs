@@ -22,6 +22,7 @@ const PLACE: u8 = 8;
 const INSTALL: u8 = 9;
 const A_INSTANCE: u16 = 1;
 const A_COMMIT: u16 = 9;
+const A_COUNTERS: u16 = 10;
 const A_SLOT_START: u16 = 11;
 const A_SLOT_SECTORS: u16 = 12;
 const A_SLOT_UNIT: u16 = 13;
@@ -31,11 +32,34 @@ const A_FAULT_IDS: u16 = 17;
 const A_START: u16 = 18;
 const A_LEN: u16 = 19;
 const A_FAULT_STATE: u16 = 20;
+const A_FAULT_FLAGS: u16 = 21;
 const A_PIECES: u16 = 24;
 const OPEN: u8 = 0;
 const PLACED: u8 = 2;
+const HELD: u64 = 1 << 1;
+const PINNED: u64 = 1 << 2;
 const MAPPED: u8 = 1;
 const UNIT: u64 = 8;
+
+/// A fault or fence as it is listed to anybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fence {
+    pub start: u64,
+    pub len: u64,
+    pub placed: bool,
+    pub held: bool,
+    pub pinned: bool,
+}
+
+/// Some of struct dm_remap_counters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counters {
+    pub faults: u64,
+    pub installs: u64,
+    pub releases: u64,
+    pub expired: u64,
+    pub unowned: u64,
+}
 
 type Attrs = Vec<(u16, Vec<u8>)>;
 
@@ -144,10 +168,48 @@ impl Owner {
         out
     }
 
+    /// Looks at the newest instance, and claims nothing.
+    pub fn onlooker() -> Result<Owner> {
+        let mut owner = Self::new()?;
+        owner.newest()?;
+        Ok(owner)
+    }
+
+    fn newest(&mut self) -> Result<Attrs> {
+        let newest = self.ask(INSTANCE_GET, true, &[])?.pop().context("no instance")?;
+        self.instance = number(attr(&newest, A_INSTANCE)?) as u32;
+        Ok(newest)
+    }
+
+    pub fn counters(&mut self) -> Result<Counters> {
+        let newest = self.newest()?;
+        let all: Vec<u64> = attr(&newest, A_COUNTERS)?.chunks_exact(8).map(number).collect();
+        let [faults, installs, releases, _, expired, _, unowned, ..] = all[..] else {
+            bail!("few counters: {all:?}");
+        };
+        Ok(Counters { faults, installs, releases, expired, unowned })
+    }
+
+    /// All faults and fences, in the order of their numbers.
+    pub fn fences(&mut self) -> Result<Vec<Fence>> {
+        let list = self.with_instance();
+        let mut fences = Vec::new();
+        for fault in self.ask(FAULT_GET, true, &list)?.iter().skip(1) {
+            let flags = number(attr(fault, A_FAULT_FLAGS)?);
+            fences.push(Fence {
+                start: number(attr(fault, A_START)?),
+                len: number(attr(fault, A_LEN)?),
+                placed: attr(fault, A_FAULT_STATE)?[0] == PLACED,
+                held: flags & HELD != 0,
+                pinned: flags & PINNED != 0,
+            });
+        }
+        Ok(fences)
+    }
+
     /// Claims the newest instance, with a slot area of `sectors` at `start`, and makes it ready.
     pub fn start(&mut self, start: u64, sectors: u64) -> Result<()> {
-        let all = self.ask(INSTANCE_GET, true, &[])?;
-        self.instance = number(attr(all.last().context("no instance")?, A_INSTANCE)?) as u32;
+        self.newest()?;
         let mut claim = self.with_instance();
         put(&mut claim, A_SLOT_START, &start.to_ne_bytes());
         put(&mut claim, A_SLOT_SECTORS, &sectors.to_ne_bytes());
