@@ -281,8 +281,15 @@ fn the_workload_judges_itself_right_and_an_exchanged_sector_wrong() {
         flushes += u64::from(matches!(event, Event::Flush { .. }));
         judge.event(event.clone()).map_err(std::io::Error::other)
     };
-    let workload =
-        Workload { seed: 1, requests: 400, sectors: 0..1024, block: 8, threads: 4, first_id: 1 };
+    let workload = Workload {
+        seed: 1,
+        requests: 400,
+        sectors: 0..1024,
+        block: 8,
+        threads: 4,
+        syncs: true,
+        first_id: 1,
+    };
     workload::run(&path, &workload, &mut emit).unwrap();
     workload::read_back(&path, 0..1024, 8, 1000, &mut emit).unwrap();
     assert!(fua > 40 && flushes > 20, "{fua} FUA writes, {flushes} flushes");

@@ -39,6 +39,9 @@ enum Work {
         /// Requests in flight together
         #[arg(long, default_value_t = 4)]
         threads: u64,
+        /// Neither flushes nor FUA writes
+        #[arg(long)]
+        no_syncs: bool,
     },
     /// Read everything once
     ReadBack,
@@ -58,8 +61,9 @@ fn main() -> io::Result<()> {
         out.flush()
     };
     match work {
-        Work::Run { seed, requests, threads } => {
-            let workload = Workload { seed, requests, sectors, block, threads, first_id };
+        Work::Run { seed, requests, threads, no_syncs } => {
+            let syncs = !no_syncs;
+            let workload = Workload { seed, requests, sectors, block, threads, syncs, first_id };
             workload::run(&device, &workload, &mut emit)
         }
         Work::ReadBack => workload::read_back(&device, sectors, block, first_id, &mut emit),

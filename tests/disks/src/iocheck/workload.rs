@@ -36,6 +36,8 @@ pub struct Workload {
     pub block: u64,
     /// How many requests are in flight together.
     pub threads: u64,
+    /// Whether some requests are flushes and FUA writes, which make durable what others have left out.
+    pub syncs: bool,
     /// The first id; ids of one history must not repeat.
     pub first_id: u64,
 }
@@ -111,9 +113,9 @@ impl<'a> Device<'a> {
             let blocks = random.u64(1..=largest.max(1));
             let sectors = start..last.min(start + blocks * workload.block);
             match random.u8(..10) {
-                0 => self.flush(id)?,
                 1 | 2 => drop(self.read(id, sectors)?),
-                3 | 4 => self.write(id, sectors, true)?,
+                0 if workload.syncs => self.flush(id)?,
+                3 | 4 if workload.syncs => self.write(id, sectors, true)?,
                 _ => self.write(id, sectors, false)?,
             }
         }
