@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/*
- * Faults, the fences they put up, and the view that shows both to lookups. Everything here needs
- * inst->mutex.
- */
+/* Faults, and the fences that they are to lookups. Everything here needs inst->mutex. */
+#include <linux/rculist.h>
 #include <linux/slab.h>
-#include <linux/sort.h>
 
 #include "shim.h"
 
@@ -16,47 +13,16 @@ void dmr_fault_trace(const struct dmr_fault *f, const char *state)
 	trace_dm_remap_fault(f->inst->id, f->id, f->start, f->len, state);
 }
 
-struct dmr_view *dmr_view(struct dmr_instance *inst)
-{
-	return rcu_dereference_protected(inst->view, lockdep_is_held(&inst->mutex));
-}
-
-static int by_start(const void *a, const void *b)
-{
-	const struct dmr_range *x = a, *y = b;
-
-	return x->start < y->start ? -1 : x->start > y->start;
-}
-
 /*
- * Two views take turns, so this needs no memory; a view is written only when nobody can read it any
- * more. The generation rises last: who reads the new one sees the new view and the new slow bits.
+ * After a change of table or fences, which lookups see by themselves. The generation rises last: who
+ * reads the new one sees the change and the new slow bits.
  */
-void dmr_publish(struct dmr_instance *inst, bool ready)
+void dmr_publish(struct dmr_instance *inst)
 {
-	struct dmr_view *v = inst->other, *old = dmr_view(inst);
-	struct dmr_fault *f;
-
-	cond_synchronize_rcu_expedited(v->cookie);
-	v->ready = ready;
-	v->nr_fences = 0;
-	list_for_each_entry(f, &inst->faults, node)
-		v->fences[v->nr_fences++] = (struct dmr_range){ f->start, f->start + f->len };
-	sort(v->fences, v->nr_fences, sizeof(v->fences[0]), by_start, NULL);
-	rcu_assign_pointer(inst->view, v);	/* pairs with dmr_lookup() */
 	assign_bit(DMR_SLOW_EXTENTS, &inst->slow, inst->extents);
-	assign_bit(DMR_SLOW_FENCES, &inst->slow, v->nr_fences);
-	/* Last: on the way to a table with extents no map may find no bit set. */
-	assign_bit(DMR_SLOW_UNREADY, &inst->slow, !ready);
+	assign_bit(DMR_SLOW_FENCES, &inst->slow, !list_empty(&inst->faults));
 	/* Pairs with the acquires in map, dmr_issue() and dmr_stale(). */
 	smp_store_release(&inst->gen, inst->gen + 1);
-	old->cookie = start_poll_synchronize_rcu_expedited();
-	inst->other = old;
-}
-
-void dmr_publish_fences(struct dmr_instance *inst)
-{
-	dmr_publish(inst, dmr_view(inst)->ready);
 }
 
 /* Publishes new fences; after it every lookup sees them, so that their faults may be listed. */
@@ -64,7 +30,7 @@ void dmr_fences_seen(struct dmr_instance *inst)
 {
 	struct dmr_fault *f;
 
-	dmr_publish_fences(inst);
+	dmr_publish(inst);
 	synchronize_rcu_expedited();
 	list_for_each_entry(f, &inst->faults, node)
 		f->listed = true;
@@ -83,18 +49,19 @@ bool dmr_fault_overlaps(struct dmr_instance *inst, u64 start, u64 len)
 /* NULL: the bound on faults is reached. Its fence still has to be published. */
 struct dmr_fault *dmr_fault_new(struct dmr_instance *inst, u64 start, u64 len)
 {
-	struct dmr_fault *f = list_first_entry_or_null(&inst->free_faults, struct dmr_fault, node);
+	struct dmr_fault *f = list_first_entry_or_null(&inst->free_faults, struct dmr_fault, spare);
 
 	if (!f)
 		return NULL;
-	list_del(&f->node);
+	list_del(&f->spare);
+	cond_synchronize_rcu_expedited(f->cookie);	/* nobody reads it any more */
 	memset(f, 0, sizeof(*f));
 	INIT_WORK(&f->op, dmr_op_work);
 	f->inst = inst;
 	f->id = inst->next_fault++;
 	f->start = start;
 	f->len = len;
-	list_add_tail(&f->node, &inst->faults);
+	list_add_tail_rcu(&f->node, &inst->faults);
 	dmr_count(inst, DMR_FAULTS);
 	atomic_inc(&dmr_live_faults);
 	dmr_fault_trace(f, "open");
@@ -123,7 +90,7 @@ void dmr_slots_forget(struct dmr_instance *inst, const struct dm_remap_piece *p,
 				clear_bit(s - inst->slot_start, inst->used);
 }
 
-/* The fence is lifted at the next publication. */
+/* Lifts the fence. To be published, and dmr_unpark() called. */
 void dmr_fault_end(struct dmr_fault *f, const char *how)
 {
 	dmr_fault_trace(f, how);
@@ -133,7 +100,10 @@ void dmr_fault_end(struct dmr_fault *f, const char *how)
 		f->pb->fault = NULL;
 	kvfree(f->pieces);
 	f->pieces = NULL;
-	list_move(&f->node, &f->inst->free_faults);
+	smp_wmb();	/* the table first; pairs with dmr_lookup() */
+	list_del_rcu(&f->node);
+	f->cookie = get_state_synchronize_rcu();
+	list_add_tail(&f->spare, &f->inst->free_faults);
 	atomic_dec(&dmr_live_faults);
 }
 
@@ -148,7 +118,7 @@ void dmr_fault_lose_bio(struct dmr_fault *f, const char *how)
 		return;
 	}
 	dmr_fault_end(f, how);
-	dmr_publish_fences(f->inst);
+	dmr_publish(f->inst);
 	dmr_unpark(f->inst);
 }
 
@@ -199,7 +169,7 @@ void dmr_owner_gone(struct dmr_instance *inst)
 			lifted = true;
 		}
 	if (lifted) {
-		dmr_publish_fences(inst);
+		dmr_publish(inst);
 		dmr_unpark(inst);
 	}
 }

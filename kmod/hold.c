@@ -144,7 +144,7 @@ void dmr_unpark(struct dmr_instance *inst)
 
 static bool fenced(struct dmr_instance *inst, struct dmr_bio *pb)
 {
-	if (!dmr_view(inst)->ready)
+	if (!dmr_is_ready(inst))
 		return true;
 	/* Any part of it: the rest alone would come straight back. */
 	return !dmr_is_flush(pb) &&

@@ -25,8 +25,6 @@ static void instance_free(struct kref *kref)
 		atomic_dec(&dmr_live_faults);
 	}
 	mtree_destroy(&inst->table);
-	kvfree(rcu_dereference_protected(inst->view, true));
-	kvfree(inst->other);
 	kvfree(inst->pool);
 	kvfree(inst->used);
 	kvfree(inst->retired);
@@ -61,7 +59,6 @@ struct dmr_instance *dmr_instance_get(u32 id, struct netlink_ext_ack *extack)
 static struct dmr_instance *instance_new(struct dmr_target *t, struct mapped_device *md)
 {
 	struct dmr_instance *inst = kzalloc(sizeof(*inst), GFP_KERNEL);
-	struct dmr_view *view;
 	unsigned int i;
 
 	if (!inst)
@@ -90,18 +87,16 @@ static struct dmr_instance *instance_new(struct dmr_target *t, struct mapped_dev
 	inst->next_fault = 1;
 	inst->gen = 1;
 	inst->slow = BIT(DMR_SLOW_UNREADY);
-	view = kvzalloc(sizeof(*view), GFP_KERNEL);
-	RCU_INIT_POINTER(inst->view, view);
-	inst->other = kvzalloc(sizeof(*view), GFP_KERNEL);
 	inst->pool = kvcalloc(DMR_MAX_FAULTS, sizeof(*inst->pool), GFP_KERNEL);
 	inst->wq = alloc_workqueue("dm_remap", WQ_MEM_RECLAIM, WQ_MAX_ACTIVE);
-	if (!view || !inst->other || !inst->pool || !inst->wq || dmr_clones_init(inst)) {
+	if (!inst->pool || !inst->wq || dmr_clones_init(inst)) {
 		dmr_instance_put(inst);
 		return NULL;
 	}
-	inst->other->cookie = get_state_synchronize_rcu();
-	for (i = 0; i < DMR_MAX_FAULTS; i++)
-		list_add_tail(&inst->pool[i].node, &inst->free_faults);
+	for (i = 0; i < DMR_MAX_FAULTS; i++) {
+		inst->pool[i].cookie = get_completed_synchronize_rcu();
+		list_add_tail(&inst->pool[i].spare, &inst->free_faults);
+	}
 	inst->id = dmr_next_instance++;
 	list_add_tail(&inst->node, &dmr_instances);
 	return inst;

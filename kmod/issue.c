@@ -5,6 +5,8 @@
  * comes later goes through clones of it, so none of its spent state (its
  * iterator, flags, remaining count, cgroup) has to be rebuilt.
  */
+#include <linux/rculist.h>
+
 #include "shim.h"
 
 struct dmr_clone {
@@ -44,29 +46,23 @@ static void lookup_extent(struct dmr_instance *inst, u64 sector, unsigned int le
 	place->sector = e.slot;
 }
 
-/* The part of the range that a fence covers or leaves: true, or false with *len cut. */
-static bool fenced(const struct dmr_view *view, u64 sector, unsigned int *len)
+/* Does a fence cover the sector? *len becomes the part of the range to which the answer applies. */
+static bool fenced(struct dmr_instance *inst, u64 sector, unsigned int *len)
 {
-	unsigned int lo = 0, hi = view->nr_fences;
+	const struct dmr_fault *f;
 
-	if (!view->ready)
+	if (test_bit(DMR_SLOW_UNREADY, &inst->slow))
 		return true;
-	while (lo < hi) {
-		unsigned int mid = lo + (hi - lo) / 2;
+	list_for_each_entry_rcu(f, &inst->faults, node) {
+		u64 edge = f->start > sector ? f->start : f->start + f->len;
 
-		if (view->fences[mid].end > sector)
-			hi = mid;
-		else
-			lo = mid + 1;
+		if (edge <= sector)
+			continue;
+		*len = min_t(u64, *len, edge - sector);
+		if (f->start <= sector)
+			return true;
 	}
-	if (lo == view->nr_fences)
-		return false;
-	if (view->fences[lo].start > sector) {
-		*len = min_t(u64, *len, view->fences[lo].start - sector);
-		return false;
-	}
-	*len = min_t(u64, *len, view->fences[lo].end - sector);
-	return true;
+	return false;
 }
 
 /*
@@ -75,13 +71,12 @@ static bool fenced(const struct dmr_view *view, u64 sector, unsigned int *len)
  */
 void dmr_lookup(struct dmr_instance *inst, u64 sector, unsigned int len, struct dmr_place *place)
 {
-	const struct dmr_view *view;
+	bool hidden;
 
 	rcu_read_lock();
-	view = rcu_dereference(inst->view);
-	/* The view does not lead to the table: this pairs with dmr_publish(). */
-	smp_rmb();
-	if (fenced(view, sector, &len))
+	hidden = fenced(inst, sector, &len);
+	smp_rmb();	/* the table after the fences; pairs with dmr_fault_end() and dmr_ready() */
+	if (hidden)
 		*place = (struct dmr_place){ .what = DMR_FENCED, .len = len };
 	else
 		lookup_extent(inst, sector, len, place);

@@ -35,7 +35,7 @@ static u32 instance_flags(struct dmr_instance *inst)
 {
 	u32 flags = 0;
 
-	if (dmr_view(inst)->ready)
+	if (dmr_is_ready(inst))
 		flags |= DM_REMAP_INSTANCE_F_READY;
 	if (inst->queue_unowned)
 		flags |= DM_REMAP_INSTANCE_F_QUEUE;

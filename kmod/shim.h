@@ -8,7 +8,7 @@
  *
  * Locks, outermost first:
  *	dmr_instances_lock	the list of instances, ctr and dtr
- *	inst->mutex		faults, parked bios, writers of table and view, owner
+ *	inst->mutex		faults, parked bios, writers of the table, owner
  *	inst->lock (irq)	incoming bios, held counts, flush state
  * No lock is taken to look up: readers use RCU. map and end_io take only inst->lock, and only for
  * a bio that cannot go on.
@@ -31,21 +31,8 @@
 
 #define DM_MSG_PREFIX "remap"
 
-/* Bounds the fences, so that publishing one needs no memory. */
+/* Preallocated, so that a fence needs no memory. */
 #define DMR_MAX_FAULTS 512
-
-struct dmr_range {
-	u64 start;
-	u64 end;
-};
-
-/* What hides the table: published whole, under RCU. */
-struct dmr_view {
-	unsigned long cookie;		/* grace period after its retirement */
-	bool ready;
-	unsigned int nr_fences;
-	struct dmr_range fences[DMR_MAX_FAULTS];	/* sorted */
-};
 
 enum dmr_dest { DMR_DATA, DMR_SPARE };
 
@@ -81,7 +68,9 @@ struct dmr_bio {
 };
 
 struct dmr_fault {
-	struct list_head node;
+	struct list_head node;		/* inst->faults: readers use RCU */
+	struct list_head spare;		/* inst->free_faults */
+	unsigned long cookie;		/* grace period after its end */
 	struct dmr_instance *inst;
 	u64 id;
 	u64 start;
@@ -138,8 +127,6 @@ struct dmr_instance {
 	unsigned long slow;
 	u64 gen;
 	u64 direct_gen;			/* of the last change back to direct */
-	struct dmr_view __rcu *view;
-	struct dmr_view *other;
 	struct maple_tree table;	/* read under RCU, in any context */
 
 	struct mutex mutex;
@@ -210,6 +197,11 @@ static inline bool dmr_is_discard(const struct dmr_bio *pb)
 	return (pb->opf & REQ_OP_MASK) == REQ_OP_DISCARD;
 }
 
+static inline bool dmr_is_ready(const struct dmr_instance *inst)
+{
+	return !test_bit(DMR_SLOW_UNREADY, &inst->slow);
+}
+
 static inline void dmr_count(struct dmr_instance *inst, enum dmr_count what)
 {
 	atomic64_inc(&inst->counts[what]);
@@ -272,11 +264,9 @@ void dmr_fault_lose_bio(struct dmr_fault *f, const char *how);
 void dmr_fault_op_done(struct dmr_fault *f);
 void dmr_fault_trace(const struct dmr_fault *f, const char *state);
 void dmr_slots_forget(struct dmr_instance *inst, const struct dm_remap_piece *p, unsigned int nr);
-void dmr_publish(struct dmr_instance *inst, bool ready);
-void dmr_publish_fences(struct dmr_instance *inst);
+void dmr_publish(struct dmr_instance *inst);
 void dmr_fences_seen(struct dmr_instance *inst);
 void dmr_owner_gone(struct dmr_instance *inst);
-struct dmr_view *dmr_view(struct dmr_instance *inst);
 
 #define dmr_refuse(extack, err, text) ({ NL_SET_ERR_MSG(extack, text); err; })
 

@@ -53,7 +53,7 @@ static int store(struct dmr_instance *inst, u64 start, u64 last, void *value)
 {
 	int r;
 
-	if (!dmr_view(inst)->ready)	/* nobody looks up */
+	if (!dmr_is_ready(inst))	/* nobody looks up */
 		return mtree_store_range(&inst->table, start, last, value, GFP_KERNEL);
 	local_irq_disable();
 	r = mtree_store_range(&inst->table, start, last, value, GFP_ATOMIC);

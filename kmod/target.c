@@ -302,7 +302,7 @@ static void dmr_status(struct dm_target *ti, status_type_t type, unsigned int fl
 	switch (type) {
 	case STATUSTYPE_INFO:
 		DMEMIT("%s %s %lu %zu %llu %llu %llu",
-		       dmr_view(inst)->ready ? "ready" : "not-ready",
+		       dmr_is_ready(inst) ? "ready" : "not-ready",
 		       inst->owner ? "owned" : "no-owner", inst->extents,
 		       list_count_nodes(&inst->faults), inst->held_bios, inst->held_sectors,
 		       inst->commit);

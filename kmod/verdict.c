@@ -30,7 +30,7 @@ int dmr_claim(struct dmr_instance *inst, u32 portid, u64 start, u64 sectors, u32
 	if (inst->used && (inst->slot_start != start || inst->slot_sectors != sectors ||
 			   inst->slot_unit != unit))
 		return dmr_refuse(extack, -EINVAL, "slot area differs from the one this instance has");
-	if (!dmr_view(inst)->ready) {
+	if (!dmr_is_ready(inst)) {
 		used = kvcalloc(BITS_TO_LONGS(sectors), sizeof(long), GFP_KERNEL);
 		retired = kvcalloc(BITS_TO_LONGS(sectors), sizeof(long), GFP_KERNEL);
 		if (!used || !retired) {
@@ -114,7 +114,7 @@ int dmr_load(struct dmr_instance *inst, const struct dm_remap_extent *e, unsigne
 	unsigned int i;
 	int r = 0;
 
-	if (dmr_view(inst)->ready)
+	if (dmr_is_ready(inst))
 		return dmr_refuse(extack, -EBUSY, "instance is ready: nothing can be loaded");
 	if (inst->extents + nr > DM_REMAP_MAX_EXTENTS)
 		return dmr_refuse(extack, -ENOSPC, "too many extents");
@@ -137,10 +137,13 @@ int dmr_load(struct dmr_instance *inst, const struct dm_remap_extent *e, unsigne
 
 void dmr_ready(struct dmr_instance *inst)
 {
-	if (!dmr_view(inst)->ready) {
-		dmr_publish(inst, true);
-		dmr_unpark(inst);
-	}
+	if (dmr_is_ready(inst))
+		return;
+	dmr_publish(inst);
+	/* Last: on the way to a table with extents no map may find no bit set. Pairs with dmr_lookup(). */
+	smp_mb__before_atomic();
+	clear_bit(DMR_SLOW_UNREADY, &inst->slow);
+	dmr_unpark(inst);
 }
 
 /* The slots under a piece are retired, but for those that it keeps: poisoned, or set already. */
@@ -216,7 +219,7 @@ int dmr_install(struct dmr_instance *inst, u64 commit, const u64 *ids, unsigned 
 		dmr_count(inst, DMR_INSTALLS);
 	}
 	inst->commit = commit;
-	dmr_publish_fences(inst);
+	dmr_publish(inst);
 	/* Only now, with the mapping visible, are the placed writes done. */
 	list_for_each_entry_safe(pb, next, &done, node) {
 		list_del_init(&pb->node);
@@ -238,7 +241,7 @@ int dmr_release(struct dmr_instance *inst, u64 id, struct netlink_ext_ack *extac
 		list_add_tail(&f->pb->node, &inst->parked);
 	dmr_fault_end(f, "released");
 	dmr_count(inst, DMR_RELEASES);
-	dmr_publish_fences(inst);
+	dmr_publish(inst);
 	dmr_unpark(inst);
 	return 0;
 }
@@ -269,7 +272,7 @@ int dmr_fence(struct dmr_instance *inst, u64 start, u64 len, u64 *id,
 	    (start | len) % inst->block)
 		return dmr_refuse(extack, -ERANGE,
 				  "range is empty, unaligned or past the end of the device");
-	if (!dmr_view(inst)->ready)
+	if (!dmr_is_ready(inst))
 		return dmr_refuse(extack, -EBUSY, "instance is not ready");
 	if (dmr_fault_overlaps(inst, start, len))
 		return dmr_refuse(extack, -EBUSY, "range overlaps a fault");
