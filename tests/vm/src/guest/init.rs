@@ -151,6 +151,24 @@ fn run_process(case: &Case, phase: usize, seed: u64) -> Result<()> {
     }
 }
 
+/// The kernel stacks of all threads that no signal wakes.
+fn waiting() -> String {
+    let mut text = String::new();
+    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        for thread in fs::read_dir(process.path().join("task")).into_iter().flatten().flatten() {
+            // One that has ended meanwhile has nothing to tell.
+            let read = |name| fs::read_to_string(thread.path().join(name)).unwrap_or_default();
+            let status = read("status");
+            if status.contains("State:\tD") {
+                let name = status.lines().next().unwrap_or_default();
+                let id = thread.file_name();
+                text += &format!("{} {name}:\n{}", id.to_string_lossy(), read("stack"));
+            }
+        }
+    }
+    text
+}
+
 fn wait(child: Child, limit: Duration) -> Result<WaitStatus> {
     let pid = Pid::from_raw(i32::try_from(child.id())?);
     let start = Instant::now();
@@ -160,6 +178,7 @@ fn wait(child: Child, limit: Duration) -> Result<WaitStatus> {
             return Ok(status);
         }
         if start.elapsed() > limit {
+            fs::write(format!("{LOGS}/waiting.log"), waiting())?;
             bail!("not done within {} s of guest time", limit.as_secs());
         }
         std::thread::sleep(Duration::from_millis(5));
