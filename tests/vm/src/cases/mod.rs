@@ -10,6 +10,7 @@ mod flush_failures;
 mod flushes;
 mod fua_cuts;
 mod fuzz;
+mod geometry;
 mod half_formatted;
 mod harness;
 mod killed;
@@ -50,6 +51,7 @@ const TABLES: &[&[Case]] = &[
     superblocks::CASES,
     scattered::CASES,
     poison::CASES,
+    geometry::CASES,
     demo::CASES,
     harness::CASES,
 ];
