@@ -19,6 +19,10 @@ mod module;
 mod partitions;
 mod poison;
 mod power_cuts;
+mod scattered;
+mod storm;
+mod superblocks;
+mod suspend;
 mod reload;
 mod scattered;
 mod superblocks;
@@ -52,6 +56,7 @@ const TABLES: &[&[Case]] = &[
     scattered::CASES,
     poison::CASES,
     geometry::CASES,
+    storm::CASES,
     demo::CASES,
     harness::CASES,
 ];

@@ -42,6 +42,25 @@ impl ScsiDebug {
         Ok(path)
     }
 
+    /// The disk of a host vanishes, as when its cable is pulled.
+    pub fn delete(&self, host: u32) -> Result<()> {
+        let disk = self.disk(host)?;
+        let name = disk.file_name().context("a nameless disk")?.to_string_lossy();
+        let path = format!("/sys/block/{name}/device/delete");
+        fs::write(&path, "1").context(path)
+    }
+
+    /// It is there again, with what it held; its path, which may be another one.
+    pub fn rescan(&self, host: u32) -> Result<PathBuf> {
+        let adapter = Path::new(DRIVER).join(format!("adapter{host}"));
+        let name = below(&adapter, &["host"])?;
+        let name = name.file_name().context("a nameless host")?.to_string_lossy();
+        let path = format!("/sys/class/scsi_host/{name}/scan");
+        fs::write(&path, "- - -").context(path)?;
+        wait_until("the disk", Duration::from_secs(10), || Ok(self.disk(host).is_ok()))?;
+        self.disk(host)
+    }
+
     /// Sets a module parameter, such as `opts` or `medium_error_start`.
     pub fn set(&self, parameter: &str, value: &str) -> Result<()> {
         let path = Path::new(DRIVER).join(parameter);
