@@ -44,6 +44,9 @@ const FAULTS: &[&str] = &[
 /// again, and the kernel's core then oopses on it. Nothing was learnt about what the guest ran.
 const EMULATOR: &str = "Oops: int3:";
 
+/// The guest's clock will run up to ten times too fast: the emulator was starved while the kernel measured it.
+const WRONG_CLOCK: &str = "PIT calibration deviates from HPET";
+
 /// Lines of one kernel report that are kept as reasons; the log has all of them.
 const REASONS: usize = 3;
 
@@ -66,6 +69,8 @@ pub struct Transcript {
     pub dirty: Option<String>,
     /// How the boot ended, if not as it should.
     pub broken: Option<String>,
+    /// Whether the guest's clock is wrong, and with it every time limit.
+    pub wrong_clock: bool,
     /// Whether the emulator and not the guest failed.
     pub emulator_failed: bool,
     cases: BTreeMap<String, Seen>,
@@ -77,6 +82,7 @@ pub struct Transcript {
 impl Transcript {
     /// Takes a line of the console.
     pub fn console(&mut self, line: &str) {
+        self.wrong_clock |= line.contains(WRONG_CLOCK);
         if let Some(name) = between(line, &opening(""), " begins") {
             self.cases.entry(name.clone()).or_default();
             self.open = Some(name);

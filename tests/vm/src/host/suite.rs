@@ -69,7 +69,16 @@ impl<'a> Suite<'a> {
     fn boot(&mut self, drives: &[String], append: &str) -> Result<Boot> {
         let log = self.logs.join(format!("{}-{}.log", self.kernel.release, self.tally.boots));
         let machine = Machine { kernel: self.kernel, image: &self.image, drives, append };
-        let boot = Boot::start(&machine, &log)?;
+        let mut boot = Boot::start(&machine, &log)?;
+        while boot.seen.wrong_clock && self.again < AGAIN {
+            println!(
+                "{:<22} the emulator was starved, the guest's clock is wrong",
+                self.kernel.release
+            );
+            self.again += 1;
+            boot.kill()?;
+            boot = Boot::start(&machine, &log)?;
+        }
         self.tally.boots += 1;
         self.tally.booting += boot.seconds();
         println!(

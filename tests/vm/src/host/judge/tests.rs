@@ -129,3 +129,11 @@ fn the_emulators_breakpoint_is_told_from_an_oops() {
     assert!(!transcript(&after).emulator_failed);
     assert!(!transcript(&oops.replace("int3: ", "")).emulator_failed);
 }
+
+#[test]
+fn a_clock_that_was_measured_wrong_is_noticed() {
+    assert!(!transcript(GOOD).wrong_clock);
+    let warned =
+        format!("C [    0.02] tsc: PIT calibration deviates from HPET: 195046 2594723\n{GOOD}");
+    assert!(transcript(&warned).wrong_clock);
+}
