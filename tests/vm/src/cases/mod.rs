@@ -28,6 +28,10 @@ mod scattered;
 mod superblocks;
 mod suspend;
 mod wrong_spare;
+mod power_cuts;
+mod scattered;
+mod superblocks;
+mod suspend;
 
 use anyhow::{Context, Result};
 

@@ -29,7 +29,7 @@ pub fn judge(image: &Path, boots: u64) -> Result<String> {
         bail!("{wrong}, and {} more", verdict.wrong.len() - 1);
     }
     ensure!(
-        boots <= CUTS || errors.cuts_with_faults * 4 >= CUTS,
+        boots <= CUTS || errors.cuts_with_faults * 8 >= CUTS,
         "only {} of {CUTS} cuts came while a write met a new bad sector",
         errors.cuts_with_faults
     );
