@@ -57,13 +57,7 @@ impl Device {
             let spans = parts
                 .into_iter()
                 .flat_map(|part| segments(&self.table, start, part))
-                .map(|(part, kind)| Span {
-                    at: match kind.and_then(Kind::slot) {
-                        Some(slot) => At::Spare(slot),
-                        None => At::Data(start + part.offset),
-                    },
-                    len: part.len,
-                })
+                .map(|part| span(start, part))
                 .collect();
             let retries = if decides { self.policy.read_retries } else { 0 };
             self.read(id, spans, retries);
@@ -153,13 +147,25 @@ impl Device {
         } else {
             spare_places(self.area, &mut self.seed)
         };
-        let spans = fault.places.spans.clone();
+        let mut spans = fault.places.spans.clone();
+        if !fault.flags.write {
+            // Once more, and last: a disk that was away and is back has no damage to poison (I8).
+            let bad = fault.search.bad().iter();
+            let bad = bad.flat_map(|&part| segments(&self.table, fault.start, part));
+            spans.extend(bad.map(|part| span(fault.start, part)));
+        }
         self.read(id, spans, 0);
     }
 
     fn controlled(&mut self, id: FaultId, results: &[Status]) {
         let Some(fault) = self.faults.get(&id) else { return };
-        let control = fault.places.judge(results);
+        let (elsewhere, again) = results.split_at(fault.places.spans.len().min(results.len()));
+        if again.contains(&Status::Ok) {
+            let change = self.breaker.passed(self.now, id, true);
+            self.breaker_news(change);
+            return self.release(id);
+        }
+        let control = fault.places.judge(elsewhere);
         let (go, change) = self.breaker.judge(self.now, id, control, &self.policy);
         self.breaker_news(change);
         if go {
@@ -206,4 +212,13 @@ impl Device {
         fault.asked = Some(Verdict::Fail);
         self.out.push(Action::Fail { fault: id });
     }
+}
+
+/// Where a part of the fault at `start` is, by what the table has there.
+fn span(start: Sector, (part, kind): (Part, Option<Kind>)) -> Span {
+    let at = match kind.and_then(Kind::slot) {
+        Some(slot) => At::Spare(slot),
+        None => At::Data(start + part.offset),
+    };
+    Span { at, len: part.len }
 }

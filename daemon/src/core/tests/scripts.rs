@@ -375,7 +375,8 @@ fn an_unreadable_block_is_poisoned_and_its_neighbours_are_not() {
         vec![piece(1, 1, Some(Kind::PoisonData)), piece(3, 1, Some(Kind::PoisonSlot(Slot(65))))];
     let placed: Vec<_> = poison.iter().map(|&p| (p, Status::Ok)).collect();
     let place = Action::Place { fault: ID, pieces: poison };
-    assert_eq!(script.reads(event, &[Status::Ok; 4]), [place]);
+    let (sound, bad) = ([Status::Ok; 4], [Status::Medium; 2]);
+    assert_eq!(script.reads(event, &[&sound[..], &bad].concat()), [place]);
     script.done(&[]);
     script.bell();
     let flags = Flags { pinned: true, ..read() };
@@ -384,6 +385,20 @@ fn an_unreadable_block_is_poisoned_and_its_neighbours_are_not() {
         Change::Set(extent(1003, 1, Kind::PoisonSlot(Slot(65)))),
     ];
     script.listed(fault(flags, State::Placed, &placed), &[Action::Commit(changes.to_vec())]);
+}
+
+/// A disk that did not answer while its blocks were read came back before the control reads: they
+/// all succeeded, and readable blocks were poisoned.
+#[test]
+fn blocks_that_can_be_read_after_the_control_are_not_poisoned() {
+    let mut script = Script::serving(Table::default());
+    let listed = vec![fault(read(), State::Open, &[])];
+    let event = Event::FaultsListed(Ok((script.instance(true), listed)));
+    let actions = script.device.handle(script.now, event);
+    assert!(matches!(actions[..], [Action::Read { id: ReadId(1), .. }]), "{actions:?}");
+    let event = Event::ReadDone { id: ReadId(1), results: vec![Status::IoErr; 4] };
+    let again = [Status::Ok; 8];
+    assert_eq!(script.reads(event, &again), [Action::Release { fault: ID }]);
 }
 
 #[test]

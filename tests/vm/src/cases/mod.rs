@@ -19,19 +19,19 @@ mod module;
 mod partitions;
 mod poison;
 mod power_cuts;
+mod power_cuts;
+mod reload;
+mod scattered;
+mod scattered;
 mod scattered;
 mod storm;
 mod superblocks;
-mod suspend;
-mod reload;
-mod scattered;
 mod superblocks;
+mod superblocks;
+mod suspend;
+mod suspend;
 mod suspend;
 mod wrong_spare;
-mod power_cuts;
-mod scattered;
-mod superblocks;
-mod suspend;
 
 use anyhow::{Context, Result};
 
