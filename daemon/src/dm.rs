@@ -189,6 +189,11 @@ fn failure(what: &'static str, name: &str) -> impl Fn(DmError) -> MapperError {
     move |error| {
         let reason = match error {
             DmError::Core(errors::Error::Ioctl(_, _, _, errno)) => match *errno {
+                Errno::EBUSY if what.starts_with("load") => {
+                    "one of its disks is in use, perhaps by another mapped device; \
+                     `dmsetup table` and `lsblk` show by which"
+                        .to_owned()
+                }
                 Errno::EBUSY => "it is in use".to_owned(),
                 Errno::EINVAL | Errno::ENODEV if what.starts_with("load") => {
                     format!("{} (`dmesg` has the target's words)", errno.desc())

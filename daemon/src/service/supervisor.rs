@@ -2,7 +2,7 @@
 //! made by hand on disks that carry a label, adopted.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -15,7 +15,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::control::{Answer, Call, Control, Request};
 use super::device::{self, Device, Paths};
 use super::{adopt, notify, report};
-use crate::config::resolve::{Place, resolve};
+use crate::config::resolve::{DevNo, Place, block_device, resolve};
 use crate::config::{self, Config};
 use crate::error::Words;
 use crate::link::{Bell, Doorbells, Link};
@@ -149,15 +149,22 @@ impl Supervisor {
     /// Starts to serve, if no other device has a spare with the same label: nobody can tell which of
     /// the two is the copy. This is found out before anything is written to either.
     async fn open(&self, config: &Config, name: &str, disks: Paths) -> Result<Device> {
-        let (config, spare) = (config.clone(), disks.spare.clone());
-        let (label, labels) =
-            spawn_blocking(move || (pair::label(&spare), labels(&config))).await?;
-        let served = self.devices.values().map(|device| (device.name.clone(), device.label));
-        let twin = |other: &(String, Uuid)| other.0 != name && Some(other.1) == label;
-        if let Some((other, label)) = served.chain(labels).find(twin) {
+        let (config, path) = (config.clone(), disks.spare.clone());
+        let (ours, known) = spawn_blocking(move || (Spare::at(&path), spares(&config))).await?;
+        let served = self.devices.values().map(|device| {
+            let (at, label) = (device.target.disks.spare, device.label);
+            (device.name.clone(), Spare { at, label })
+        });
+        for (other, spare) in served.chain(known).filter(|(other, _)| other != name) {
+            let Some(ours) = ours.filter(|ours| ours.label == spare.label) else { continue };
+            ensure!(
+                ours.at != spare.at,
+                "its spare is the one of {other}; remove the device, or give it a spare of its own"
+            );
             bail!(
-                "its spare and that of {other} have one label, {label}: one is a copy of the other; \
-                 find out which, and format that one anew or take it out of the configuration"
+                "its spare and that of {other} have one label, {}: one is a copy of the other; find \
+                 out which, and format that one anew or take it out of the configuration",
+                ours.label
             );
         }
         Device::open(name, disks, self.config.policy.clone(), self.bells.subscribe()).await
@@ -332,12 +339,25 @@ impl Supervisor {
     }
 }
 
-/// What the spares of a configuration carry, those left out whose paths are wrong: the same disk under
-/// another path is no copy.
-fn labels(config: &Config) -> Vec<(String, Uuid)> {
+/// A spare that carries a label.
+#[derive(Clone, Copy)]
+struct Spare {
+    at: DevNo,
+    label: Uuid,
+}
+
+impl Spare {
+    fn at(path: &Path) -> Option<Spare> {
+        Some(Spare { at: block_device(path).ok()?, label: pair::label(path)? })
+    }
+}
+
+/// The spares of a configuration, those left out whose paths are wrong: the same disk under another path
+/// is no copy.
+fn spares(config: &Config) -> Vec<(String, Spare)> {
     let found = resolve(config, Place::of).into_iter().filter(|(_, disks)| disks.is_ok());
     found
-        .filter_map(|(d, _)| Some((d.name.get_ref().clone(), pair::label(d.spare.get_ref())?)))
+        .filter_map(|(d, _)| Some((d.name.get_ref().clone(), Spare::at(d.spare.get_ref())?)))
         .collect()
 }
 
