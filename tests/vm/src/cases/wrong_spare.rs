@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::libc::EIO;
@@ -27,6 +28,8 @@ pub const CASES: &[Case] = &[
     Case::new("wrong-spare.in-use", 150, in_use),
     Case::new("wrong-spare.taken-over", 150, taken_over),
 ];
+
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn format(data: &Path, spare: &Path) -> Result<String> {
     let (data, spare) = (data.display().to_string(), spare.display().to_string());
@@ -89,20 +92,6 @@ fn foreign_and_swapped(_: &mut Ctx) -> Result<()> {
     served.down()
 }
 
-/// Two devices, `d1` on the first pair and `d2` on the second.
-fn configure_both(pairs: [(&Path, &Path); 2]) -> Result<()> {
-    let mut text = "[daemon]\ncontrol_socket = \"/run/vm/control.sock\"\n".to_owned();
-    for (n, (data, spare)) in pairs.iter().enumerate() {
-        text += &format!(
-            "[[device]]\nname = \"d{}\"\ndata = \"{}\"\nspare = \"{}\"\n",
-            n + 1,
-            data.display(),
-            spare.display()
-        );
-    }
-    fs::write(config_path(), text).context("the configuration")
-}
-
 /// Disks known by their size only: nothing else tells a clone from its original.
 fn cloned(_: &mut Ctx) -> Result<()> {
     let brd = Brd::load(4, 16)?;
@@ -119,14 +108,14 @@ fn cloned(_: &mut Ctx) -> Result<()> {
     };
 
     // Which one is right nobody can tell.
-    configure_both([(&path(0), &path(1)), (&path(2), &path(3))])?;
+    served::configure_all(&[(&path(0), &path(1)), (&path(2), &path(3))], "")?;
     Served::refused(&words("d2"))?;
     ensure!(Image::of(&path(1))? == clone && Image::of(&path(3))? == clone, "one was written to");
 
     // Beside one that is served, the other is refused.
     served::configure(&path(0), &path(1), "")?;
     let served = Served::start()?;
-    configure_both([(&path(0), &path(1)), (&path(2), &path(3))])?;
+    served::configure_all(&[(&path(0), &path(1)), (&path(2), &path(3))], "")?;
     spare::says(&["reload"], 1, &format!("nothing was changed: d2: {}", words(NAME)))?;
     ensure!(Image::of(&path(3))? == clone, "the clone was written to");
     served.disk()?.fill(100, 8, 1)?;
@@ -135,7 +124,7 @@ fn cloned(_: &mut Ctx) -> Result<()> {
     served::forced_format(&path(2), &path(3))?;
     policyd(&["reload"])?.run()?;
     let second = Device::existing("d2");
-    wait_until("d2", std::time::Duration::from_secs(30), || Ok(second.path().exists()))?;
+    wait_until("d2", PATIENCE, || Ok(second.path().exists()))?;
     served.down()?;
     second.remove()
 }
@@ -175,7 +164,7 @@ fn rolled_back(_: &mut Ctx) -> Result<()> {
 
     served.daemon = Daemon::start(config_path())?;
     let mut said = String::new();
-    wait_until("the refusal", std::time::Duration::from_secs(30), || {
+    wait_until("the refusal", PATIENCE, || {
         let status = policyd(&["status"])?.end()?;
         said = status.stdout + &status.stderr;
         Ok(said.starts_with("d1: refused") && !status.status.success())
@@ -259,12 +248,12 @@ fn in_use(_: &mut Ctx) -> Result<()> {
     let mut second = Daemon::start(other)?;
     let program = program()?.display().to_string();
     let mut said = String::new();
-    wait_until("the second daemon's answer", std::time::Duration::from_secs(30), || {
+    wait_until("the second daemon's answer", PATIENCE, || {
         let args = ["--config", "/run/vm/other.toml", "status"];
         said = Cmd::new(&program).args(args).end()?.stdout;
         Ok(!said.is_empty())
     })?;
-    second.stop(std::time::Duration::from_secs(30))?;
+    second.stop(PATIENCE)?;
     fs::remove_file(other)?;
     ensure!(
         said.starts_with(&format!(
@@ -292,9 +281,17 @@ fn in_use(_: &mut Ctx) -> Result<()> {
     let sectors = Disk::open(setup.brd.path(2))?.sectors()?;
     Cmd::new("modprobe").arg("dm_remap_shim").run()?;
     let by_hand = Device::create("hand", &format!("0 {sectors} remap /dev/ram2 {shown}\n"))?;
-    Served::refused("cannot load the table of d1: ")?;
+    Served::refused(
+        "cannot load the table of d1: one of its disks is in use, perhaps by another mapped device; \
+         `dmsetup table` and `lsblk` show by which",
+    )?;
+    let mut daemon = Daemon::start(config_path())?;
+    wait_until("what the daemon says of the other one", PATIENCE, || {
+        Ok(daemon.log()?.contains("is not adopted: its spare is the one of d1; remove the device"))
+    })?;
+    daemon.stop(PATIENCE)?;
     let log = Cmd::new("dmesg").run()?;
-    ensure!(log.contains("Spare is used by another mapped device"), "dmesg does not say why");
+    ensure!(log.contains("used by another mapped device"), "dmesg does not say why");
     ensure!(!Path::new("/sys/class/block/dm-2").exists(), "an empty d1 was left");
     by_hand.remove()?;
 
