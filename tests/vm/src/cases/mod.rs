@@ -28,6 +28,7 @@ mod storm;
 mod superblocks;
 mod superblocks;
 mod superblocks;
+mod stopped;
 mod suspend;
 mod suspend;
 mod suspend;
@@ -44,6 +45,7 @@ const TABLES: &[&[Case]] = &[
     daemon::CASES,
     killed::CASES,
     partitions::CASES,
+    stopped::CASES,
     suspend::CASES,
     fuzz::CASES,
     flushes::CASES,

@@ -1,0 +1,179 @@
+//! A daemon that does not answer: what it would have mended fails at its deadline with the error it had, and once
+//! the daemon goes on, so does the service.
+
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::libc::EIO;
+use nix::sys::signal::Signal;
+
+use crate::case::Case;
+use crate::guest::devices::Brd;
+use crate::guest::dm::{self, Device};
+use crate::guest::owner::{Fence, Owner};
+use crate::guest::served::Served;
+use crate::guest::tracer::{Point, Tracer};
+use crate::guest::{Ctx, Disk, wait_until};
+
+pub const CASES: &[Case] = &[
+    Case::new("stopped.past-the-deadline", 120, past_the_deadline),
+    Case::new("stopped.past-the-deadline-of-what-is-placed", 120, placed),
+    Case::new("stopped.and-killed-past-the-deadline-of-a-commit", 120, killed_after_the_deadline),
+    Case::new("stopped.an-early-end-is-seen", 60, early_end).must_fail("before its deadline"),
+];
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const DEADLINE_MS: u64 = 2000;
+/// What jiffies may take from it.
+const TICKS_MS: u64 = 10;
+/// Single ones, and a pair.
+const BAD: [u64; 6] = [1000, 2000, 3000, 4000, 5000, 5001];
+
+/// What is served, and what it is made of; taken down in this order.
+struct Setup {
+    served: Served,
+    bad: Device,
+    brd: Brd,
+}
+
+fn setup() -> Result<Setup> {
+    let brd = Brd::load(2, 64)?;
+    let bad = dm::disk_with_bad_sectors("bad", &brd.path(0), &BAD)?;
+    let deadline = format!("hold_deadline_ms = {DEADLINE_MS}");
+    let served = Served::new(bad.path(), &brd.path(1), &deadline)?;
+    Ok(Setup { served, bad, brd })
+}
+
+impl Setup {
+    fn down(self) -> Result<()> {
+        self.served.down()?;
+        self.bad.remove()?;
+        drop(self.brd);
+        Ok(())
+    }
+}
+
+/// A write that ends with the error of the disk, and not before its deadline.
+fn fails_at_its_deadline(device: &Path, sector: u64, count: usize) -> Result<()> {
+    let disk = Disk::open(device)?;
+    let begun = Instant::now();
+    disk.write_fails(sector, count, EIO)?;
+    let taken = begun.elapsed();
+    ensure!(
+        taken >= Duration::from_millis(DEADLINE_MS - TICKS_MS),
+        "the write at {sector} ended before its deadline, after {taken:?}"
+    );
+    Ok(())
+}
+
+/// All of them at once, each on a thread of its own.
+fn all_fail(device: &Path, writes: &[(u64, usize)]) -> Result<()> {
+    thread::scope(|scope| {
+        let writers: Vec<_> = writes
+            .iter()
+            .map(|&(sector, count)| {
+                scope.spawn(move || fails_at_its_deadline(device, sector, count))
+            })
+            .collect();
+        writers
+            .into_iter()
+            .try_for_each(|writer| writer.join().unwrap_or_else(|_| bail!("a writer panicked")))
+    })
+}
+
+/// Those that are held for their own error, and those that wait behind them.
+fn past_the_deadline(_: &mut Ctx) -> Result<()> {
+    let setup = setup()?;
+    let (device, disk) = (setup.served.path(), setup.served.disk()?);
+    disk.fill(5000, 2, 1)?;
+    let before = Owner::onlooker()?.counters()?;
+    setup.served.daemon.signal(Signal::SIGSTOP)?;
+    let writes = [(1000, 1), (1000, 1), (1996, 8), (2000, 4), (3000, 8), (4000, 1)];
+    thread::scope(|scope| {
+        let failing = scope.spawn(|| all_fail(&device, &writes));
+        while !failing.is_finished() {
+            disk.verify(5000, 2, 1).context("what is mapped")?;
+            disk.fill(1200, 8, 1).context("what is sound")?;
+        }
+        failing.join().unwrap_or_else(|_| bail!("a thread panicked"))
+    })?;
+    let after = Owner::onlooker()?.counters()?;
+    ensure!(after.expired - before.expired == 6, "not six that expired: {after:?} {before:?}");
+    ensure!(after.installs == before.installs, "something was installed: {after:?} {before:?}");
+    let fences = Owner::onlooker()?.fences()?;
+    ensure!(fences.is_empty(), "fences outlive their writes: {fences:?}");
+
+    setup.served.daemon.signal(Signal::SIGCONT)?;
+    for (sector, count) in writes {
+        disk.fill(sector, count, 2).context("after it was continued")?;
+        disk.verify(sector, count, 2)?;
+    }
+    let mapped = setup.served.listed("mapped")?;
+    let wanted = [(1000, 1), (2000, 1), (3000, 1), (4000, 1), (5000, 2)];
+    ensure!(mapped == wanted, "mapped: {mapped:?}");
+    drop(disk);
+    setup.down()
+}
+
+/// Past its deadline the write is gone, and its fence is not: a commit may yet name it. Who comes meanwhile waits for its
+/// own deadline.
+fn placed(_: &mut Ctx) -> Result<()> {
+    let setup = setup()?;
+    let (device, disk) = (setup.served.path(), setup.served.disk()?);
+    let (pid, spare) = (setup.served.daemon.pid(), setup.brd.path(1));
+    let pinned = Fence { start: 1000, len: 1, placed: true, held: false, pinned: true };
+    let tracer = Tracer::attach(pid, &spare, Some(Point::Placed))?;
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| fails_at_its_deadline(&device, 1000, 1));
+        let tracer = tracer.wait(PATIENCE)?;
+        writer.join().unwrap_or_else(|_| bail!("the writer panicked"))?;
+        let fences = Owner::onlooker()?.fences()?;
+        ensure!(fences == [pinned], "past the deadline: {fences:?}");
+        all_fail(&device, &[(1000, 1), (996, 8)]).context("while the fence is there")?;
+        disk.read_fails(1000, 1, EIO).context("while the fence is there")?;
+        let status = setup.served.status()?;
+        let line = ": 1 sectors at 1000: flushing, pinned";
+        ensure!(status.contains(line), "no {line:?} in {status}");
+        tracer.go_on().map(drop)
+    })?;
+    wait_until("the end of the fence", PATIENCE, || Ok(Owner::onlooker()?.fences()?.is_empty()))?;
+    disk.fill(996, 8, 3)?;
+    disk.verify(996, 8, 3)?;
+    drop(disk);
+    setup.down()
+}
+
+/// The commit is durable though its write has failed, so its new owner installs it: what was written is there, and stays.
+fn killed_after_the_deadline(_: &mut Ctx) -> Result<()> {
+    let mut setup = setup()?;
+    let (pid, spare) = (setup.served.daemon.pid(), setup.brd.path(1));
+    let device = setup.served.path();
+    let tracer = Tracer::attach(pid, &spare, Some(Point::Submitted))?;
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| fails_at_its_deadline(&device, 1000, 1));
+        let tracer = tracer.wait(PATIENCE)?;
+        writer.join().unwrap_or_else(|_| bail!("the writer panicked"))?;
+        tracer.kill().map(drop)
+    })?;
+    setup.served.kill()?;
+    let before = Owner::onlooker()?.counters()?;
+    setup.served.again()?;
+    wait_until("the end of the fence", PATIENCE, || Ok(Owner::onlooker()?.fences()?.is_empty()))?;
+    let after = Owner::onlooker()?.counters()?;
+    let (installs, releases) = (after.installs - before.installs, after.releases - before.releases);
+    ensure!((installs, releases) == (1, 0), "{installs} installs, {releases} releases");
+    setup.served.disk()?.verify(1000, 1, u64::MAX)?;
+    setup.served.down()?;
+    setup.served = Served::start()?;
+    setup.served.disk()?.verify(1000, 1, u64::MAX).context("from the spare")?;
+    setup.down()
+}
+
+/// Nobody holds it: the disk itself answers at once.
+fn early_end(_: &mut Ctx) -> Result<()> {
+    let brd = Brd::load(1, 64)?;
+    let bad = dm::disk_with_bad_sectors("bad", &brd.path(0), &BAD)?;
+    fails_at_its_deadline(bad.path(), 1000, 1)
+}
