@@ -24,6 +24,7 @@ mod scattered;
 mod stopped;
 mod storm;
 mod superblocks;
+mod stopped;
 mod suspend;
 mod wrong_spare;
 
