@@ -1,8 +1,8 @@
 //! All devices of the daemon: those that the configuration names, made by it, and those that were
 //! made by hand on disks that carry a label, adopted.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -34,11 +34,8 @@ pub struct Supervisor {
     devices: BTreeMap<String, Device>,
     /// Why a configured device is not served.
     failed: BTreeMap<String, String>,
-    /// Instances that nobody could adopt, so that it is said once.
-    strangers: BTreeSet<u32>,
-    /// Each device hears them for itself: what is done here may take long, or wait for the very I/O
-    /// that a bell rings for.
-    bells: broadcast::Sender<Bell>,
+    /// Why an instance could not be adopted so far.
+    strangers: BTreeMap<u32, String>,
 }
 
 /// Serves until it is told to stop. The hardening of the process comes before.
@@ -57,8 +54,7 @@ pub async fn run(file: PathBuf) -> Result<()> {
         config,
         devices: BTreeMap::new(),
         failed: BTreeMap::new(),
-        strangers: BTreeSet::new(),
-        bells,
+        strangers: BTreeMap::new(),
     };
     all.start_missing().await;
     notify::ready();
@@ -182,7 +178,8 @@ impl Supervisor {
         .map_err(Into::into)
     }
 
-    /// A device made by hand, on disks that carry a label, is served like any other.
+    /// A device made by hand, on disks that carry a label, is served like any other. A reason against it
+    /// is logged when it changes.
     async fn adopt(&mut self) {
         let Ok(mut link) = Link::open().await else { return };
         let Ok(messages) = link.request(&KernelRequest::InstanceGet).await else { return };
@@ -193,9 +190,9 @@ impl Supervisor {
                 _ => None,
             })
             .collect();
-        self.strangers.retain(|known| instances.iter().any(|info| info.instance == *known));
+        self.strangers.retain(|known, _| instances.iter().any(|info| info.instance == *known));
         for info in instances {
-            if self.serves(&info) || self.strangers.contains(&info.instance) {
+            if self.serves(&info) {
                 continue;
             }
             match self.adopt_one(&info).await {
@@ -204,8 +201,11 @@ impl Supervisor {
                     self.devices.insert(device.name.clone(), device);
                 }
                 Err(error) => {
-                    self.strangers.insert(info.instance);
-                    tracing::error!("instance {} is not adopted: {}", info.instance, Words(&error));
+                    let why = Words(&error).to_string();
+                    let before = self.strangers.insert(info.instance, why.clone());
+                    if before.as_ref() != Some(&why) {
+                        tracing::error!("instance {} is not adopted: {why}", info.instance);
+                    }
                 }
             }
         }
@@ -223,12 +223,10 @@ impl Supervisor {
         let numbers = [info.dm_dev, info.data_dev, info.spare_dev];
         let found = spawn_blocking(move || adopt::find(numbers)).await??;
         ensure!(!self.devices.contains_key(&found.name), "{} is served already", found.name);
-        ensure!(
-            self.config.device(&found.name).is_none(),
-            "{} is configured with other disks; remove it with `dmsetup remove` or correct the file",
-            found.name
-        );
-        self.open(&self.config, &found.name, found.disks).await
+        if let Some(why) = self.failed.get(&found.name) {
+            bail!("{} is configured, and not served: {why}", found.name);
+        }
+        self.open(&found.name, found.disks).await
     }
 
     async fn call(&mut self, (request, to): Call) {
