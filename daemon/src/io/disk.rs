@@ -43,6 +43,9 @@ impl BlockDevice {
         if !block && !found.is_file() {
             return Err(io::Error::other("it is neither a block device nor an image file"));
         }
+        let number = block.then(|| DevNo::from_rdev(found.rdev()));
+        // Where there is no devtmpfs, the name that was given has to do.
+        let node = number.and_then(|number| super::node::of(number).ok());
         let mut flags = OFlags::CLOEXEC;
         if block {
             flags |= OFlags::DIRECT;
@@ -54,14 +57,13 @@ impl BlockDevice {
             .read(true)
             .write(access != Access::Read)
             .custom_flags(flags.bits() as i32)
-            .open(path)?;
+            .open(node.as_deref().unwrap_or(path))?;
         let size = file.seek(SeekFrom::End(0))?;
         let (logical, physical) = match block {
             true => (rustix::fs::ioctl_blksszget(&file)?, rustix::fs::ioctl_blkpbszget(&file)?),
             false => (512, 4096),
         };
         let physical = physical.max(logical);
-        let number = block.then(|| DevNo::from_rdev(found.rdev()));
         // A page at least: some drivers ask more of memory than of positions.
         let mut scratch = AVec::with_capacity(physical.max(4096) as usize, CHUNK);
         scratch.resize(CHUNK, 0);

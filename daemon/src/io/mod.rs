@@ -2,6 +2,7 @@
 
 mod disk;
 pub mod identity;
+pub mod node;
 pub mod probe;
 pub mod signature;
 

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::device::Paths;
-use crate::config::resolve::{DevNo, block_device};
+use crate::config::resolve::DevNo;
 use crate::io::identity::SYSFS;
+use crate::io::node;
 
 pub struct Found {
     /// The mapped device's.
@@ -27,13 +28,6 @@ fn sysfs(device: DevNo) -> PathBuf {
     Path::new(SYSFS).join("dev/block").join(device.to_string())
 }
 
-/// The node that devtmpfs made, which the kernel names itself.
 fn node(device: DevNo) -> Result<PathBuf> {
-    let event = sysfs(device).join("uevent");
-    let event = std::fs::read_to_string(&event).with_context(|| event.display().to_string())?;
-    let name = event.lines().find_map(|line| line.strip_prefix("DEVNAME="));
-    let path = Path::new("/dev").join(name.context("the kernel names no node")?);
-    let at = block_device(&path).with_context(|| path.display().to_string())?;
-    anyhow::ensure!(at == device, "{} is {at} and should be {device}", path.display());
-    Ok(path)
+    node::of(device).with_context(|| format!("device {device}"))
 }
