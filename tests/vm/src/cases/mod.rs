@@ -16,6 +16,7 @@ mod harness;
 mod killed;
 mod log_writes;
 mod module;
+mod no_daemon;
 mod partitions;
 mod poison;
 mod power_cuts;
@@ -38,6 +39,7 @@ const TABLES: &[&[Case]] = &[
     module::CASES,
     daemon::CASES,
     killed::CASES,
+    no_daemon::CASES,
     partitions::CASES,
     stopped::CASES,
     suspend::CASES,
