@@ -25,7 +25,6 @@ mod scattered;
 mod stopped;
 mod storm;
 mod superblocks;
-mod stopped;
 mod suspend;
 mod wrong_spare;
 
