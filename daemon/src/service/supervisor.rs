@@ -2,7 +2,7 @@
 //! made by hand on disks that carry a label, adopted.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -36,6 +36,9 @@ pub struct Supervisor {
     failed: BTreeMap<String, String>,
     /// Why an instance could not be adopted so far.
     strangers: BTreeMap<u32, String>,
+    /// Each device hears them for itself: what is done here may take long, or wait for the very I/O
+    /// that a bell rings for.
+    bells: broadcast::Sender<Bell>,
 }
 
 /// Serves until it is told to stop. The hardening of the process comes before.
@@ -55,6 +58,7 @@ pub async fn run(file: PathBuf) -> Result<()> {
         devices: BTreeMap::new(),
         failed: BTreeMap::new(),
         strangers: BTreeMap::new(),
+        bells,
     };
     all.start_missing().await;
     notify::ready();
@@ -226,7 +230,7 @@ impl Supervisor {
         if let Some(why) = self.failed.get(&found.name) {
             bail!("{} is configured, and not served: {why}", found.name);
         }
-        self.open(&found.name, found.disks).await
+        self.open(&self.config, &found.name, found.disks).await
     }
 
     async fn call(&mut self, (request, to): Call) {
