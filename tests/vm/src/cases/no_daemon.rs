@@ -211,7 +211,7 @@ fn adopted(disks: Disks) -> Result<String> {
         wait_until("both to be held", PATIENCE, || {
             Ok(device.status()?.contains("remap not-ready no-owner 0 0 2 21 0"))
         })?;
-        let served = Served::start()?;
+        let served = Served::start_first(1)?;
         read.join().unwrap_or_else(|_| bail!("the reader panicked"))?;
         write.join().unwrap_or_else(|_| bail!("the writer panicked"))?;
         Ok(served)
