@@ -25,15 +25,43 @@ void dmr_publish(struct dmr_instance *inst)
 	smp_store_release(&inst->gen, inst->gen + 1);
 }
 
-/* Publishes new fences; after it every lookup sees them, so that their faults may be listed. */
-void dmr_fences_seen(struct dmr_instance *inst)
+/*
+ * Publishes new fences. Their faults are listed when every lookup sees them: a grace period later,
+ * which nobody waits for under inst->mutex, since deadlines need that.
+ */
+void dmr_publish_fences(struct dmr_instance *inst)
 {
 	struct dmr_fault *f;
 
 	dmr_publish(inst);
-	synchronize_rcu_expedited();
-	list_for_each_entry(f, &inst->faults, node)
-		f->listed = true;
+	list_for_each_entry_reverse(f, &inst->faults, node) {
+		if (f->published)
+			break;
+		f->published = true;
+		f->cookie = get_state_synchronize_rcu();
+	}
+	queue_rcu_work(inst->wq, &inst->listing);
+}
+
+void dmr_listing_work(struct work_struct *work)
+{
+	struct dmr_instance *inst = container_of(to_rcu_work(work), struct dmr_instance, listing);
+	bool ring = false, more = false;
+	struct dmr_fault *f;
+
+	mutex_lock(&inst->mutex);
+	list_for_each_entry(f, &inst->faults, node) {
+		if (f->listed)
+			continue;
+		f->listed = poll_state_synchronize_rcu(f->cookie);
+		ring |= f->listed;
+		more |= !f->listed;
+	}
+	if (ring)
+		dmr_ring(inst);
+	if (more)
+		queue_rcu_work(inst->wq, &inst->listing);
+	mutex_unlock(&inst->mutex);
 }
 
 bool dmr_fault_overlaps(struct dmr_instance *inst, u64 start, u64 len)

@@ -227,8 +227,8 @@ void dmr_work(struct work_struct *work)
 			published |= open_fault(inst, pb);
 	}
 	if (published)
-		dmr_fences_seen(inst);
-	if (published || ring)
+		dmr_publish_fences(inst);
+	if (ring)
 		dmr_ring(inst);
 	spin_lock_irq(&inst->lock);
 	list_splice_tail(&go, &inst->go);

@@ -17,6 +17,8 @@ static void instance_free(struct kref *kref)
 	/* A netlink request may have queued work after the last table left. */
 	cancel_work_sync(&inst->work);
 	cancel_work_sync(&inst->send);
+	while (flush_rcu_work(&inst->listing))
+		;
 	cancel_delayed_work_sync(&inst->deadlines);
 	WRITE_ONCE(inst->bell, false);
 	cancel_delayed_work_sync(&inst->doorbell);
@@ -75,6 +77,7 @@ static struct dmr_instance *instance_new(struct dmr_target *t, struct mapped_dev
 	INIT_LIST_HEAD(&inst->go);
 	INIT_WORK(&inst->work, dmr_work);
 	INIT_WORK(&inst->send, dmr_send_work);
+	INIT_RCU_WORK(&inst->listing, dmr_listing_work);
 	INIT_DELAYED_WORK(&inst->deadlines, dmr_deadline_work);
 	INIT_DELAYED_WORK(&inst->doorbell, dmr_doorbell_work);
 	inst->md = md;

@@ -70,7 +70,7 @@ struct dmr_bio {
 struct dmr_fault {
 	struct list_head node;		/* inst->faults: readers use RCU */
 	struct list_head spare;		/* inst->free_faults */
-	unsigned long cookie;		/* grace period after its end */
+	unsigned long cookie;		/* grace period after its publication, or its end */
 	struct dmr_instance *inst;
 	u64 id;
 	u64 start;
@@ -78,6 +78,7 @@ struct dmr_fault {
 	u8 state;
 	u32 flags;			/* DM_REMAP_FAULT_F_ */
 	u8 status;			/* enum dm_remap_status */
+	bool published;			/* its fence has been */
 	bool listed;			/* its fence is seen by every lookup */
 	bool placing;			/* busy with PLACE rather than TRY */
 	bool rest_failed;		/* an unlisted part of PLACE failed */
@@ -157,6 +158,7 @@ struct dmr_instance {
 	struct bio_set clones;
 	struct workqueue_struct *wq;
 	struct work_struct work, send;
+	struct rcu_work listing;
 	struct delayed_work deadlines;
 	struct delayed_work doorbell;
 	bool bell;
@@ -265,7 +267,8 @@ void dmr_fault_op_done(struct dmr_fault *f);
 void dmr_fault_trace(const struct dmr_fault *f, const char *state);
 void dmr_slots_forget(struct dmr_instance *inst, const struct dm_remap_piece *p, unsigned int nr);
 void dmr_publish(struct dmr_instance *inst);
-void dmr_fences_seen(struct dmr_instance *inst);
+void dmr_publish_fences(struct dmr_instance *inst);
+void dmr_listing_work(struct work_struct *work);
 void dmr_owner_gone(struct dmr_instance *inst);
 
 #define dmr_refuse(extack, err, text) ({ NL_SET_ERR_MSG(extack, text); err; })

@@ -280,7 +280,10 @@ int dmr_fence(struct dmr_instance *inst, u64 start, u64 len, u64 *id,
 	if (!f)
 		return dmr_refuse(extack, -EBUSY, "too many faults");
 	f->flags = DM_REMAP_FAULT_F_FENCE;
-	dmr_fences_seen(inst);
+	f->published = true;
+	dmr_publish(inst);
+	synchronize_rcu_expedited();
+	f->listed = true;
 	*id = f->id;
 	return 0;
 }
