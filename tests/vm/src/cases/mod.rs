@@ -20,6 +20,7 @@ mod no_daemon;
 mod partitions;
 mod poison;
 mod power_cuts;
+mod pressure;
 mod reload;
 mod scattered;
 mod stopped;
@@ -40,6 +41,7 @@ const TABLES: &[&[Case]] = &[
     killed::CASES,
     no_daemon::CASES,
     partitions::CASES,
+    pressure::CASES,
     stopped::CASES,
     suspend::CASES,
     fuzz::CASES,

@@ -32,12 +32,23 @@ pub fn program() -> Result<PathBuf> {
 
 impl Daemon {
     pub fn start(config: &Path) -> Result<Self> {
+        Self::spawn(config, Path::new(LOGS), Path::new("/"), &[])
+    }
+
+    /// It works in `dir` and logs there, what it is refused too.
+    pub fn start_in(config: &Path, dir: &Path) -> Result<Self> {
+        Self::spawn(config, dir, dir, &[("DMREMAP_LOG", "debug")])
+    }
+
+    fn spawn(config: &Path, logs: &Path, dir: &Path, env: &[(&str, &str)]) -> Result<Self> {
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
-        let log = Path::new(LOGS).join(format!("daemon-{number}.log"));
+        let log = logs.join(format!("daemon-{number}.log"));
         let out = File::create(&log).with_context(|| log.display().to_string())?;
         let child = Command::new(program()?)
             .arg("--config")
             .arg(config)
+            .envs(env.iter().copied())
+            .current_dir(dir)
             .stdin(Stdio::null())
             .stderr(out.try_clone()?)
             .stdout(out)
@@ -49,6 +60,11 @@ impl Daemon {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    #[must_use]
+    pub fn log_path(&self) -> &Path {
+        &self.log
     }
 
     /// What it has logged so far.

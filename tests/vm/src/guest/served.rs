@@ -139,6 +139,12 @@ impl Served {
         self.until_ready()
     }
 
+    /// Likewise, working and logging in `dir`.
+    pub fn again_in(&mut self, dir: &Path) -> Result<()> {
+        self.daemon = Daemon::start_in(config_path(), dir)?;
+        self.until_ready()
+    }
+
     pub fn disk(&self) -> Result<Disk> {
         self.disk_of(0)
     }
