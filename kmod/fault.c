@@ -1,17 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Faults, and the fences that they are to lookups. Everything here needs inst->mutex. */
-#include <linux/rculist.h>
-#include <linux/slab.h>
-
+/* Faults, and the fences that they are to lookups. All but the works needs inst->mutex. */
 #include "shim.h"
-
 #define CREATE_TRACE_POINTS
 #include "trace.h"
-
-void dmr_fault_trace(const struct dmr_fault *f, const char *state)
-{
-	trace_dm_remap_fault(f->inst->id, f->id, f->start, f->len, state);
-}
 
 /*
  * After a change of table or fences, which lookups see by themselves. The generation rises last: who
@@ -21,32 +12,17 @@ void dmr_publish(struct dmr_instance *inst)
 {
 	assign_bit(DMR_SLOW_EXTENTS, &inst->slow, inst->extents);
 	assign_bit(DMR_SLOW_FENCES, &inst->slow, !list_empty(&inst->faults));
-	/* Pairs with the acquires in map, dmr_issue() and dmr_stale(). */
+	/* Pairs with the acquires in dmr_map(), dmr_lookup() and stale(). */
 	smp_store_release(&inst->gen, inst->gen + 1);
 }
 
 /*
- * Publishes new fences. Their faults are listed when every lookup sees them: a grace period later,
- * which nobody waits for under inst->mutex, since deadlines need that.
+ * A fault is listed when every lookup sees its fence: a grace period after its beginning, which
+ * nobody waits for under inst->mutex, since deadlines need that.
  */
-void dmr_publish_fences(struct dmr_instance *inst)
-{
-	struct dmr_fault *f;
-
-	dmr_publish(inst);
-	list_for_each_entry_reverse(f, &inst->faults, node) {
-		if (f->published)
-			break;
-		f->published = true;
-		f->cookie = get_state_synchronize_rcu();
-	}
-	queue_rcu_work(inst->wq, &inst->listing);
-}
-
 void dmr_listing_work(struct work_struct *work)
 {
 	struct dmr_instance *inst = container_of(to_rcu_work(work), struct dmr_instance, listing);
-	bool ring = false, more = false;
 	struct dmr_fault *f;
 
 	mutex_lock(&inst->mutex);
@@ -54,13 +30,11 @@ void dmr_listing_work(struct work_struct *work)
 		if (f->listed)
 			continue;
 		f->listed = poll_state_synchronize_rcu(f->cookie);
-		ring |= f->listed;
-		more |= !f->listed;
+		if (f->listed)
+			dmr_ring(inst);
+		else
+			queue_rcu_work(inst->wq, &inst->listing);
 	}
-	if (ring)
-		dmr_ring(inst);
-	if (more)
-		queue_rcu_work(inst->wq, &inst->listing);
 	mutex_unlock(&inst->mutex);
 }
 
@@ -74,28 +48,6 @@ bool dmr_fault_overlaps(struct dmr_instance *inst, u64 start, u64 len)
 	return false;
 }
 
-/* NULL: the bound on faults is reached. Its fence still has to be published. */
-struct dmr_fault *dmr_fault_new(struct dmr_instance *inst, u64 start, u64 len)
-{
-	struct dmr_fault *f = list_first_entry_or_null(&inst->free_faults, struct dmr_fault, spare);
-
-	if (!f)
-		return NULL;
-	list_del(&f->spare);
-	cond_synchronize_rcu_expedited(f->cookie);	/* nobody reads it any more */
-	memset(f, 0, sizeof(*f));
-	INIT_WORK(&f->op, dmr_op_work);
-	f->inst = inst;
-	f->id = inst->next_fault++;
-	f->start = start;
-	f->len = len;
-	list_add_tail_rcu(&f->node, &inst->faults);
-	dmr_count(inst, DMR_FAULTS);
-	atomic_inc(&dmr_live_faults);
-	dmr_fault_trace(f, "open");
-	return f;
-}
-
 struct dmr_fault *dmr_fault_find(struct dmr_instance *inst, u64 id)
 {
 	struct dmr_fault *f;
@@ -106,98 +58,103 @@ struct dmr_fault *dmr_fault_find(struct dmr_instance *inst, u64 id)
 	return NULL;
 }
 
-/* Slots that were placed but will not be installed are free again, unless they failed. */
-void dmr_slots_forget(struct dmr_instance *inst, const struct dm_remap_piece *p, unsigned int nr)
-{
-	u64 s;
-
-	for (; nr--; p++)
-		for (s = p->slot; p->kind == DM_REMAP_MAPPED &&
-				  s < p->slot + round_up(p->len, inst->slot_unit); s++)
-			if (!test_bit(s - inst->slot_start, inst->retired))
-				clear_bit(s - inst->slot_start, inst->used);
-}
-
-/* Lifts the fence. To be published, and dmr_unpark() called. */
+/* Lifts the fence. */
 void dmr_fault_end(struct dmr_fault *f, const char *how)
 {
-	dmr_fault_trace(f, how);
+	trace_dm_remap_fault(f, how);
 	if (f->placing && !f->installing)
-		dmr_slots_forget(f->inst, f->pieces, f->nr_pieces);
+		dmr_slots_mark(f->inst, f->pieces, f->nr_pieces, false);
 	if (f->pb)
 		f->pb->fault = NULL;
 	kvfree(f->pieces);
-	f->pieces = NULL;
 	smp_wmb();	/* the table first; pairs with dmr_lookup() */
 	list_del_rcu(&f->node);
 	f->cookie = get_state_synchronize_rcu();
 	list_add_tail(&f->spare, &f->inst->free_faults);
 	atomic_dec(&dmr_live_faults);
-}
-
-/* Its bio leaves: an unpinned fault ends, a pinned one stays. */
-void dmr_fault_lose_bio(struct dmr_fault *f, const char *how)
-{
-	f->pb->fault = NULL;
-	f->pb = NULL;
-	f->flags &= ~DM_REMAP_FAULT_F_HELD;
-	if (f->flags & DM_REMAP_FAULT_F_PINNED) {
-		dmr_fault_trace(f, how);
-		return;
-	}
-	dmr_fault_end(f, how);
 	dmr_publish(f->inst);
 	dmr_unpark(f->inst);
 }
 
-/* The I/O of a TRY or PLACE has returned. */
-void dmr_fault_op_done(struct dmr_fault *f)
+/* Its bio ends: an unpinned fault does too, a pinned one stays. */
+void dmr_fault_lose_bio(struct dmr_fault *f, blk_status_t status, const char *how)
 {
-	struct dmr_instance *inst = f->inst;
 	struct dmr_bio *pb = f->pb;
+
+	pb->fault = NULL;
+	f->pb = NULL;
+	f->flags &= ~DM_REMAP_FAULT_F_HELD;
+	if (f->flags & DM_REMAP_FAULT_F_PINNED)
+		trace_dm_remap_fault(f, how);
+	else
+		dmr_fault_end(f, how);
+	dmr_end(pb, status);
+}
+
+/* If its bio has been held for too long; a busy one is asked again when its I/O returns. */
+void dmr_fault_expire(struct dmr_fault *f)
+{
+	blk_status_t over = f->pb && f->state != DM_REMAP_FAULT_BUSY ? dmr_hold_over(f->pb) : 0;
+
+	if (over)
+		dmr_fault_lose_bio(f, over, "left");
+}
+
+/* The I/O of a TRY or PLACE has returned. */
+static void op_done(struct work_struct *work)
+{
+	struct dmr_fault *f = container_of(work, struct dmr_fault, op_done);
+	struct dmr_instance *inst = f->inst;
 	bool failed = f->rest_failed;
-	blk_status_t over;
-	unsigned int i;
+	struct dm_remap_piece *p;
 
-	for (i = 0; i < f->nr_pieces; i++) {
-		struct dm_remap_piece *p = &f->pieces[i];
-
-		if (f->placing && p->result != DM_REMAP_STATUS_OK) {
+	mutex_lock(&inst->mutex);
+	for (p = f->pieces; f->placing && p < f->pieces + f->nr_pieces; p++)
+		if (p->result != DM_REMAP_STATUS_OK) {
 			failed = true;
 			bitmap_set(inst->retired, p->slot - inst->slot_start,
 				   round_up(p->len, inst->slot_unit));
 		}
-	}
+	f->state = DM_REMAP_FAULT_OPEN;
 	if (f->placing && !failed) {
 		f->state = DM_REMAP_FAULT_PLACED;
 		f->flags |= DM_REMAP_FAULT_F_PINNED;
-		dmr_fault_trace(f, "placed");
-	} else {
-		f->state = DM_REMAP_FAULT_OPEN;
-		dmr_fault_trace(f, f->placing ? "not placed" : "tried");
 	}
-	/* However busy its owner keeps it. */
-	over = dmr_hold_over(pb);
-	if (over) {
-		dmr_fault_lose_bio(f, "left");
-		dmr_end(pb, over);
-	}
+	trace_dm_remap_fault(f, !f->placing ? "tried" : failed ? "not placed" : "placed");
+	dmr_fault_expire(f);
+	dmr_ring(inst);
+	mutex_unlock(&inst->mutex);
+}
+
+/* NULL: the bound on faults is reached. */
+struct dmr_fault *dmr_fault_new(struct dmr_instance *inst, u64 start, u64 len)
+{
+	struct dmr_fault *f = list_first_entry_or_null(&inst->free_faults, struct dmr_fault, spare);
+
+	if (!f)
+		return NULL;
+	list_del(&f->spare);
+	cond_synchronize_rcu_expedited(f->cookie);	/* nobody reads it any more */
+	*f = (struct dmr_fault){ .inst = inst, .id = inst->next_fault++, .start = start, .len = len };
+	INIT_WORK(&f->op, dmr_op_work);
+	INIT_WORK(&f->op_done, op_done);
+	list_add_tail_rcu(&f->node, &inst->faults);
+	dmr_publish(inst);
+	f->cookie = get_state_synchronize_rcu();
+	queue_rcu_work(inst->wq, &inst->listing);
+	dmr_count(inst, faults);
+	atomic_inc(&dmr_live_faults);
+	trace_dm_remap_fault(f, "open");
+	return f;
 }
 
 /* Fences without a bio end with their owner; what is pinned waits for the next. */
 void dmr_owner_gone(struct dmr_instance *inst)
 {
 	struct dmr_fault *f, *next;
-	bool lifted = false;
 
 	WRITE_ONCE(inst->owner, 0);
 	list_for_each_entry_safe(f, next, &inst->faults, node)
-		if ((f->flags & DM_REMAP_FAULT_F_FENCE) && !(f->flags & DM_REMAP_FAULT_F_PINNED)) {
+		if ((f->flags & DM_REMAP_FAULT_F_FENCE) && !(f->flags & DM_REMAP_FAULT_F_PINNED))
 			dmr_fault_end(f, "owner gone");
-			lifted = true;
-		}
-	if (lifted) {
-		dmr_publish(inst);
-		dmr_unpark(inst);
-	}
 }

@@ -14,19 +14,19 @@
 blk_status_t dmr_flush_done(struct dmr_bio *pb, blk_status_t status)
 {
 	struct dmr_instance *inst = pb->t->inst;
-	bool spare = pb->dest == DMR_SPARE;
+	u8 dest = pb->place.dest;
+	bool spare = dest == DMR_SPARE;
 	int bit = spare ? DMR_SLOW_SPARE_FLUSH : DMR_SLOW_DATA_FLUSH;
 	unsigned long flags;
 
-	if (!status && !test_bit(bit, &inst->slow) &&
-	    READ_ONCE(inst->flush_fails[pb->dest]) == pb->gen)
+	if (!status && !test_bit(bit, &inst->slow) && READ_ONCE(inst->flush_fails[dest]) == pb->place.gen)
 		return status;
 	spin_lock_irqsave(&inst->lock, flags);
 	if (status) {
-		inst->flush_fails[pb->dest]++;
+		inst->flush_fails[dest]++;
 		set_bit(bit, &inst->slow);
 		dmr_ring(inst);
-	} else if (inst->flush_fails[pb->dest] != pb->gen) {
+	} else if (inst->flush_fails[dest] != pb->place.gen) {
 		status = BLK_STS_IOERR;
 	} else {
 		clear_bit(bit, &inst->slow);
@@ -41,13 +41,16 @@ blk_status_t dmr_flush_done(struct dmr_bio *pb, blk_status_t status)
 }
 
 /* The owner has seen a flush of the spare fail that did not come through map. */
-void dmr_owner_flush_failed(struct dmr_instance *inst)
+int dmr_flush_failed(struct sk_buff *skb, struct genl_info *info)
 {
+	struct dmr_instance *inst = info->user_ptr[0];
+
 	spin_lock_irq(&inst->lock);
 	inst->flush_fails[DMR_SPARE]++;
 	inst->flush_owed = true;
 	set_bit(DMR_SLOW_SPARE_FLUSH, &inst->slow);
 	spin_unlock_irq(&inst->lock);
+	return 0;
 }
 
 /* After a failed flush nothing may claim to be durable until one succeeds. */

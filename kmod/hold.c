@@ -1,27 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Bios that cannot go on: held until a verdict, the end of a fence, their
- * deadline, or a noflush suspend that pushes them back.
+ * Bios that cannot go on: held until a verdict, the end of a fence, their deadline, or a noflush
+ * suspend that pushes them back.
  */
 #include "shim.h"
-
-/* What the daemon is asked about; other errors are the caller's to see. */
-bool dmr_may_fault(struct dmr_bio *pb, blk_status_t status)
-{
-	enum req_op op = pb->opf & REQ_OP_MASK;
-
-	if ((status == BLK_STS_MEDIUM || status == BLK_STS_IOERR) &&
-	    (op == REQ_OP_READ || op == REQ_OP_WRITE) && !(pb->opf & REQ_RAHEAD))
-		return true;
-	dmr_count(pb->t->inst, DMR_PASSED);
-	return false;
-}
-
-/* How a bio ends that nobody could help. */
-blk_status_t dmr_last_word(const struct dmr_bio *pb)
-{
-	return pb->error ?: BLK_STS_IOERR;
-}
 
 /* How a hold ends without a verdict; BLK_STS_OK: not yet. */
 blk_status_t dmr_hold_over(const struct dmr_bio *pb)
@@ -30,37 +12,36 @@ blk_status_t dmr_hold_over(const struct dmr_bio *pb)
 		return BLK_STS_DM_REQUEUE;
 	if (!pb->held || time_before(jiffies, pb->deadline))
 		return BLK_STS_OK;
-	dmr_count(pb->t->inst, DMR_EXPIRED);
-	return dmr_last_word(pb);
+	dmr_count(pb->t->inst, expired);
+	return pb->error;
 }
 
 /* A discard has no pages to hold. */
 static unsigned int held_len(const struct dmr_bio *pb)
 {
-	return dmr_is_discard(pb) ? 0 : dmr_len(pb);
+	return dmr_is_discard(pb) ? 0 : pb->place.len;
 }
 
 static blk_status_t hold_locked(struct dmr_bio *pb, enum dmr_reason reason)
 {
 	struct dmr_instance *inst = pb->t->inst;
 	blk_status_t over = dmr_hold_over(pb);
-	unsigned int ms = test_bit(DMR_SLOW_UNREADY, &inst->slow) ? inst->ready_ms : inst->hold_ms;
+	unsigned int ms = dmr_is_ready(inst) ? inst->opt.hold_ms : inst->opt.ready_ms;
 
-	if (over && reason != DMR_OP_DONE)
+	if (over)
 		return over;
 	if ((reason == DMR_FAULT || reason == DMR_HEAL) && !READ_ONCE(inst->owner) &&
-	    !inst->queue_unowned) {
-		dmr_count(inst, DMR_UNOWNED);
-		return dmr_last_word(pb);
-	}
-	/* One bio of any size always has room. */
-	if (!pb->held && inst->held_bios &&
-	    (inst->held_bios >= inst->max_held_bios ||
-	     inst->held_sectors + held_len(pb) > inst->max_held_sectors)) {
-		dmr_count(inst, DMR_REFUSALS);
-		return dmr_last_word(pb);
+	    !inst->opt.queue_unowned) {
+		dmr_count(inst, unowned);
+		return pb->error;
 	}
 	if (!pb->held) {
+		/* One bio of any size always has room. */
+		if (inst->held_bios && (inst->held_bios >= inst->opt.max_held_bios ||
+		     inst->held_sectors + held_len(pb) > 2ULL * inst->opt.max_held_kib)) {
+			dmr_count(inst, refused);
+			return pb->error;
+		}
 		pb->held = true;
 		pb->deadline = jiffies + msecs_to_jiffies(ms);
 		inst->held_bios++;
@@ -132,10 +113,6 @@ void dmr_end(struct dmr_bio *pb, blk_status_t status)
 /* A fence is gone: the parked bios look again. Needs inst->mutex. */
 void dmr_unpark(struct dmr_instance *inst)
 {
-	struct dmr_bio *pb;
-
-	list_for_each_entry(pb, &inst->parked, node)
-		pb->reason = DMR_PARK;
 	spin_lock_irq(&inst->lock);
 	list_splice_tail_init(&inst->parked, &inst->incoming);
 	queue_work(inst->wq, &inst->work);
@@ -147,64 +124,48 @@ static bool fenced(struct dmr_instance *inst, struct dmr_bio *pb)
 	if (!dmr_is_ready(inst))
 		return true;
 	/* Any part of it: the rest alone would come straight back. */
-	return !dmr_is_flush(pb) &&
-	       dmr_fault_overlaps(inst, dmr_start(pb), dmr_len(pb));
+	return !dmr_is_flush(pb) && dmr_fault_overlaps(inst, pb->place.start, pb->place.len);
 }
 
-/* Returns whether a fence was added. */
 static bool open_fault(struct dmr_instance *inst, struct dmr_bio *pb)
 {
-	struct dmr_fault *f = NULL;
+	struct dmr_fault *f = dmr_fault_new(inst, pb->place.start, pb->place.len);
+	bool heal = pb->reason == DMR_HEAL;
 
-	if (!dmr_fault_overlaps(inst, dmr_start(pb), dmr_len(pb)))
-		f = dmr_fault_new(inst, dmr_start(pb), dmr_len(pb));
-	if (!f) {
-		/* Also for want of a free fault: it is sent again when one has ended. */
-		list_add_tail(&pb->node, &inst->parked);
+	if (!f)
 		return false;
-	}
-	f->flags = DM_REMAP_FAULT_F_HELD;
-	if (op_is_write(pb->opf))
-		f->flags |= DM_REMAP_FAULT_F_WRITE;
-	if (pb->reason == DMR_HEAL)
-		f->flags |= DM_REMAP_FAULT_F_HEAL;
-	else
-		f->status = dmr_wire_status(pb->error);
+	f->flags = DM_REMAP_FAULT_F_HELD | (heal ? DM_REMAP_FAULT_F_HEAL : 0) |
+		   (op_is_write(pb->opf) ? DM_REMAP_FAULT_F_WRITE : 0);
+	f->status = heal ? DM_REMAP_STATUS_OK : dmr_wire_status(pb->error);
 	f->pb = pb;
 	pb->fault = f;
 	return true;
 }
 
 /* Sending may block: what waits its turn stays where its deadline finds it. */
-static struct dmr_bio *next_to_go(struct dmr_instance *inst)
-{
-	struct dmr_bio *pb;
-
-	spin_lock_irq(&inst->lock);
-	pb = list_first_entry_or_null(&inst->go, struct dmr_bio, node);
-	if (pb)
-		list_del_init(&pb->node);
-	spin_unlock_irq(&inst->lock);
-	return pb;
-}
-
 void dmr_send_work(struct work_struct *work)
 {
 	struct dmr_instance *inst = container_of(work, struct dmr_instance, send);
 	struct dmr_bio *pb;
 
-	while ((pb = next_to_go(inst)))
-		dmr_issue(pb);
+	do {
+		spin_lock_irq(&inst->lock);
+		pb = list_first_entry_or_null(&inst->go, struct dmr_bio, node);
+		if (pb)
+			list_del_init(&pb->node);
+		spin_unlock_irq(&inst->lock);
+		if (pb)
+			dmr_issue(pb);
+	} while (pb);
 }
 
 void dmr_work(struct work_struct *work)
 {
 	struct dmr_instance *inst = container_of(work, struct dmr_instance, work);
 	struct dmr_bio *pb, *next;
-	bool published = false, ring = false;
-	blk_status_t over;
 	LIST_HEAD(incoming);
 	LIST_HEAD(go);		/* no longer fenced */
+	blk_status_t over;
 
 	mutex_lock(&inst->mutex);
 	spin_lock_irq(&inst->lock);
@@ -213,23 +174,18 @@ void dmr_work(struct work_struct *work)
 
 	list_for_each_entry_safe(pb, next, &incoming, node) {
 		list_del_init(&pb->node);
-		if (pb->reason == DMR_OP_DONE) {
-			dmr_fault_op_done(pb->fault);
-			ring = true;
+		over = dmr_hold_over(pb);
+		if (over) {
+			dmr_end(pb, over);
 			continue;
 		}
-		over = dmr_hold_over(pb);
-		if (over)
-			dmr_end(pb, over);
+		/* Without a free fault, too: it is sent again when one has ended. */
+		if (fenced(inst, pb) || (pb->reason != DMR_PARK && !open_fault(inst, pb)))
+			list_add_tail(&pb->node, &inst->parked);
 		else if (pb->reason == DMR_PARK)
-			list_add_tail(&pb->node, fenced(inst, pb) ? &inst->parked : &go);
-		else
-			published |= open_fault(inst, pb);
+			list_add_tail(&pb->node, &go);
+		pb->reason = DMR_PARK;	/* when it comes again */
 	}
-	if (published)
-		dmr_publish_fences(inst);
-	if (ring)
-		dmr_ring(inst);
 	spin_lock_irq(&inst->lock);
 	list_splice_tail(&go, &inst->go);
 	spin_unlock_irq(&inst->lock);
@@ -237,14 +193,11 @@ void dmr_work(struct work_struct *work)
 	mutex_unlock(&inst->mutex);
 }
 
-/* The results of an operation are not thrown away: its fault sees to what is over. */
 static void take_over(struct list_head *from, struct list_head *out)
 {
 	struct dmr_bio *pb, *next;
 
 	list_for_each_entry_safe(pb, next, from, node) {
-		if (pb->reason == DMR_OP_DONE)
-			continue;
 		pb->status = dmr_hold_over(pb);
 		if (pb->status)
 			list_move_tail(&pb->node, out);
@@ -259,22 +212,13 @@ void dmr_end_holds(struct dmr_instance *inst)
 	LIST_HEAD(out);
 
 	mutex_lock(&inst->mutex);
+	list_for_each_entry_safe(f, next, &inst->faults, node)
+		dmr_fault_expire(f);
 	take_over(&inst->parked, &out);
 	spin_lock_irq(&inst->lock);
 	take_over(&inst->incoming, &out);
 	take_over(&inst->go, &out);
 	spin_unlock_irq(&inst->lock);
-	list_for_each_entry_safe(f, next, &inst->faults, node) {
-		pb = f->pb;
-		/* A busy one follows when its I/O returns. */
-		if (!pb || f->state == DM_REMAP_FAULT_BUSY)
-			continue;
-		pb->status = dmr_hold_over(pb);
-		if (!pb->status)
-			continue;
-		dmr_fault_lose_bio(f, "left");
-		list_add_tail(&pb->node, &out);
-	}
 	list_for_each_entry_safe(pb, next_pb, &out, node) {
 		list_del_init(&pb->node);
 		dmr_end(pb, pb->status);

@@ -1,20 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* The instances: what consecutive tables of one mapped device on the same disks share. */
-#include <linux/sched/mm.h>
-#include <linux/slab.h>
-
 #include "shim.h"
 
 DEFINE_MUTEX(dmr_instances_lock);
 LIST_HEAD(dmr_instances);
 static u32 dmr_next_instance = 1;
 
-static void instance_free(struct kref *kref)
+void dmr_instance_free(struct kref *kref)
 {
 	struct dmr_instance *inst = container_of(kref, struct dmr_instance, kref);
 	struct dmr_fault *f;
 
 	/* A netlink request may have queued work after the last table left. */
+	if (inst->wq)
+		flush_workqueue(inst->wq);
 	cancel_work_sync(&inst->work);
 	cancel_work_sync(&inst->send);
 	while (flush_rcu_work(&inst->listing))
@@ -29,7 +28,6 @@ static void instance_free(struct kref *kref)
 	mtree_destroy(&inst->table);
 	kvfree(inst->pool);
 	kvfree(inst->used);
-	kvfree(inst->retired);
 	bioset_exit(&inst->clones);
 	if (inst->wq)
 		destroy_workqueue(inst->wq);
@@ -37,14 +35,11 @@ static void instance_free(struct kref *kref)
 	kfree(inst);
 }
 
-void dmr_instance_put(struct dmr_instance *inst)
-{
-	kref_put(&inst->kref, instance_free);
-}
-
-struct dmr_instance *dmr_instance_get(u32 id, struct netlink_ext_ack *extack)
+/* The one that a request names. */
+struct dmr_instance *dmr_instance_get(struct nlattr **attrs, struct netlink_ext_ack *extack)
 {
 	struct dmr_instance *inst, *found = ERR_PTR(-ESRCH);
+	u32 id = nla_get_u32(attrs[DM_REMAP_A_INSTANCE]);
 
 	mutex_lock(&dmr_instances_lock);
 	list_for_each_entry(inst, &dmr_instances, node)
@@ -60,6 +55,7 @@ struct dmr_instance *dmr_instance_get(u32 id, struct netlink_ext_ack *extack)
 
 static struct dmr_instance *instance_new(struct dmr_target *t, struct mapped_device *md)
 {
+	struct block_device *data = t->dev[DMR_DATA]->bdev, *spare = t->dev[DMR_SPARE]->bdev;
 	struct dmr_instance *inst = kzalloc(sizeof(*inst), GFP_KERNEL);
 	unsigned int i;
 
@@ -82,18 +78,19 @@ static struct dmr_instance *instance_new(struct dmr_target *t, struct mapped_dev
 	INIT_DELAYED_WORK(&inst->doorbell, dmr_doorbell_work);
 	inst->md = md;
 	inst->dm_dev = disk_devt(dm_disk(md));
-	inst->data_dev = t->data->bdev->bd_dev;
-	inst->spare_dev = t->spare->bdev->bd_dev;
+	inst->data_dev = data->bd_dev;
+	inst->spare_dev = spare->bd_dev;
 	inst->sectors = t->ti->len;
-	inst->spare_sectors = bdev_nr_sectors(t->spare->bdev);
+	inst->spare_sectors = bdev_nr_sectors(spare);
 	inst->block = dmr_block(t);
 	inst->next_fault = 1;
 	inst->gen = 1;
 	inst->slow = BIT(DMR_SLOW_UNREADY);
 	inst->pool = kvcalloc(DMR_MAX_FAULTS, sizeof(*inst->pool), GFP_KERNEL);
 	inst->wq = alloc_workqueue("dm_remap", WQ_MEM_RECLAIM, WQ_MAX_ACTIVE);
-	if (!inst->pool || !inst->wq || dmr_clones_init(inst)) {
-		dmr_instance_put(inst);
+	if (!inst->pool || !inst->wq ||
+	    bioset_init(&inst->clones, BIO_POOL_SIZE, offsetof(struct dmr_clone, bio), 0)) {
+		kref_put(&inst->kref, dmr_instance_free);
 		return NULL;
 	}
 	for (i = 0; i < DMR_MAX_FAULTS; i++) {
@@ -105,47 +102,37 @@ static struct dmr_instance *instance_new(struct dmr_target *t, struct mapped_dev
 	return inst;
 }
 
-static bool shares_disk(const struct dmr_instance *inst, dev_t data, dev_t spare)
-{
-	return inst->spare_dev == spare || inst->spare_dev == data ||
-	       inst->data_dev == spare || inst->data_dev == data;
-}
-
 /* The instance of this mapped device on these disks; made by its first table. */
 int dmr_instance_join(struct dmr_target *t)
 {
 	struct mapped_device *md = dm_table_get_md(t->ti->table);
-	dev_t data = t->data->bdev->bd_dev, spare = t->spare->bdev->bd_dev;
+	dev_t data = t->dev[DMR_DATA]->bdev->bd_dev, spare = t->dev[DMR_SPARE]->bdev->bd_dev;
 	/* A daemon's request waits for this lock: nothing under it may wait for I/O. */
 	unsigned int noio = memalloc_noio_save();
-	struct dmr_instance *inst;
+	struct dmr_instance *inst, *found = NULL;
+	bool used = false;
 	int r = 0;
 
 	mutex_lock(&dmr_instances_lock);
 	list_for_each_entry(inst, &dmr_instances, node) {
-		if (inst->md == md && inst->data_dev == data && inst->spare_dev == spare) {
-			if (inst->sectors == t->ti->len)
-				goto found;
-			t->ti->error = "Length differs from the one this device has";
-			r = -EBUSY;
-			goto out;
-		}
-		if (inst->md != md && shares_disk(inst, data, spare)) {
-			t->ti->error = "Data or spare is used by another mapped device";
-			r = -EBUSY;
-			goto out;
-		}
+		if (inst->md == md && inst->data_dev == data && inst->spare_dev == spare)
+			found = inst;
+		if (inst->md != md && (inst->data_dev == data || inst->data_dev == spare ||
+				       inst->spare_dev == data || inst->spare_dev == spare))
+			used = true;
 	}
-	inst = instance_new(t, md);
-	if (!inst) {
-		t->ti->error = "Cannot allocate instance";
-		r = -ENOMEM;
-		goto out;
-	}
-found:
-	inst->users++;
-	t->inst = inst;
-out:
+	if (!found && !used)
+		found = instance_new(t, md);
+	if (used)
+		r = dmr_bad(t->ti, -EBUSY, "Data or spare is used by another mapped device");
+	else if (!found)
+		r = dmr_bad(t->ti, -ENOMEM, "Cannot allocate instance");
+	else if (found->sectors != t->ti->len)
+		r = dmr_bad(t->ti, -EBUSY, "Length differs from the one this device has");
+	else
+		found->users++;
+	if (!r)
+		t->inst = found;
 	mutex_unlock(&dmr_instances_lock);
 	memalloc_noio_restore(noio);
 	return r;
@@ -161,5 +148,5 @@ void dmr_instance_leave(struct dmr_instance *inst)
 		list_del(&inst->node);
 	mutex_unlock(&dmr_instances_lock);
 	if (last)
-		dmr_instance_put(inst);
+		kref_put(&inst->kref, dmr_instance_free);
 }

@@ -1,65 +1,36 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Where a sector lives now, and the clones that take a held bio there. The
- * bio that device-mapper gave us is submitted at most once, by map; whatever
- * comes later goes through clones of it, so none of its spent state (its
- * iterator, flags, remaining count, cgroup) has to be rebuilt.
+ * Where a sector lives now, and the clones that take a held bio there. The bio that device-mapper
+ * gave us is submitted at most once, by map; whatever comes later goes through clones of it, so none
+ * of its spent state (its iterator, flags, remaining count, cgroup) has to be rebuilt.
  */
-#include <linux/rculist.h>
-
 #include "shim.h"
 
-struct dmr_clone {
-	struct dmr_bio *pb;
-	struct dm_remap_piece *piece;	/* of TRY or PLACE */
-	u64 gen;
-	u64 start;			/* sector of the mapped device */
-	u64 dest_sector;
-	unsigned int len;
-	u8 dest;
-	struct bio bio;
-};
-
-int dmr_clones_init(struct dmr_instance *inst)
-{
-	return bioset_init(&inst->clones, BIO_POOL_SIZE, offsetof(struct dmr_clone, bio), 0);
-}
-
-static void lookup_extent(struct dmr_instance *inst, u64 sector, unsigned int len,
-			  struct dmr_place *place)
+static void lookup_extent(struct dmr_instance *inst, struct dmr_place *p)
 {
 	struct dm_remap_extent e;
 
-	*place = (struct dmr_place){ .what = DMR_GO, .dest = DMR_DATA, .sector = sector, .len = len };
-	if (!dmr_table_next(&inst->table, sector, sector + len, &e))
-		return;
-	if (e.start > sector) {
-		place->len = e.start - sector;
-		return;
-	}
-	place->len = e.len;
-	if (e.kind != DM_REMAP_MAPPED) {
-		place->what = DMR_POISONED;
-		return;
-	}
-	place->dest = DMR_SPARE;
-	place->sector = e.slot;
+	dmr_table_at(inst, p->start, p->start + p->len, &e);
+	p->len = e.len;
+	p->sector = e.kind == DM_REMAP_DIRECT ? p->start : e.slot;
+	p->dest = e.kind == DM_REMAP_DIRECT ? DMR_DATA :
+		  e.kind == DM_REMAP_MAPPED ? DMR_SPARE : DMR_POISONED;
 }
 
-/* Does a fence cover the sector? *len becomes the part of the range to which the answer applies. */
-static bool fenced(struct dmr_instance *inst, u64 sector, unsigned int *len)
+/* Does a fence cover its start? Its length becomes that to which the answer applies. */
+static bool fenced(struct dmr_instance *inst, struct dmr_place *p)
 {
 	const struct dmr_fault *f;
 
-	if (test_bit(DMR_SLOW_UNREADY, &inst->slow))
+	if (!dmr_is_ready(inst))
 		return true;
 	list_for_each_entry_rcu(f, &inst->faults, node) {
-		u64 edge = f->start > sector ? f->start : f->start + f->len;
+		u64 edge = f->start > p->start ? f->start : f->start + f->len;
 
-		if (edge <= sector)
+		if (edge <= p->start)
 			continue;
-		*len = min_t(u64, *len, edge - sector);
-		if (f->start <= sector)
+		p->len = min_t(u64, p->len, edge - p->start);
+		if (f->start <= p->start)
 			return true;
 	}
 	return false;
@@ -69,62 +40,70 @@ static bool fenced(struct dmr_instance *inst, u64 sector, unsigned int *len)
  * Fences hide what they cover. One RCU section for both: what a fence hides changes only a grace
  * period after the fence was published.
  */
-void dmr_lookup(struct dmr_instance *inst, u64 sector, unsigned int len, struct dmr_place *place)
+void dmr_lookup(struct dmr_instance *inst, u64 start, unsigned int len, struct dmr_place *p)
 {
-	bool hidden;
-
+	/* Before the table; pairs with dmr_publish(). */
+	p->gen = smp_load_acquire(&inst->gen);
+	p->start = start;
+	p->len = len;
 	rcu_read_lock();
-	hidden = fenced(inst, sector, &len);
-	smp_rmb();	/* the table after the fences; pairs with dmr_fault_end() and dmr_ready() */
-	if (hidden)
-		*place = (struct dmr_place){ .what = DMR_FENCED, .len = len };
-	else
-		lookup_extent(inst, sector, len, place);
+	p->dest = DMR_FENCED;
+	if (!fenced(inst, p)) {
+		smp_rmb();	/* pairs with dmr_fault_end() and dmr_ready() */
+		lookup_extent(inst, p);
+	}
 	rcu_read_unlock();
 }
 
-/* Would a write that went to this place with this generation go elsewhere? */
-bool dmr_stale(struct dmr_instance *inst, u64 gen, u64 sector, unsigned int len,
-	       enum dmr_dest dest, u64 dest_sector)
+/* Would a write that went there go elsewhere now? */
+static bool stale(struct dmr_instance *inst, const struct dmr_place *sent)
 {
-	struct dmr_place p;
+	struct dmr_place now;
 
 	/* Pairs with dmr_publish(): an old generation saw the table it went by. */
-	if (likely(smp_load_acquire(&inst->gen) == gen))
+	if (likely(smp_load_acquire(&inst->gen) == sent->gen))
 		return false;
-	if (gen < READ_ONCE(inst->direct_gen))
-		return true;
-	dmr_lookup(inst, sector, len, &p);
-	return p.what != DMR_GO || p.dest != dest || p.sector != dest_sector ||
-	       p.len < len;
+	dmr_lookup(inst, sent->start, sent->len, &now);
+	return sent->gen < READ_ONCE(inst->direct_gen) || now.dest != sent->dest ||
+	       now.sector != sent->sector || now.len < sent->len;
+}
+
+/* What becomes of I/O that has returned; of DMR_NONE, that it ends. */
+enum dmr_reason dmr_need(struct dmr_bio *pb, const struct dmr_place *sent, blk_status_t status)
+{
+	enum req_op op = pb->opf & REQ_OP_MASK;
+
+	if (likely(!status)) {
+		if (likely(op != REQ_OP_WRITE) || likely(!stale(pb->t->inst, sent)))
+			return DMR_NONE;
+		/* The table changed under it: it is not acknowledged, so it may be repeated. */
+		dmr_count(pb->t->inst, redone);
+		return DMR_PARK;
+	}
+	/* What the daemon is asked about; other errors are the caller's to see. */
+	if ((status == BLK_STS_MEDIUM || status == BLK_STS_IOERR) &&
+	    (op == REQ_OP_READ || op == REQ_OP_WRITE) && !(pb->opf & REQ_RAHEAD))
+		return DMR_FAULT;
+	dmr_count(pb->t->inst, passed);
+	return DMR_NONE;
 }
 
 u8 dmr_wire_status(blk_status_t status)
 {
-	switch (status) {
-	case BLK_STS_OK:
-		return DM_REMAP_STATUS_OK;
-	case BLK_STS_MEDIUM:
-		return DM_REMAP_STATUS_MEDIUM;
-	case BLK_STS_IOERR:
-		return DM_REMAP_STATUS_IOERR;
-	default:
-		return DM_REMAP_STATUS_OTHER;
-	}
+	return !status ? DM_REMAP_STATUS_OK :
+	       status == BLK_STS_MEDIUM ? DM_REMAP_STATUS_MEDIUM :
+	       status == BLK_STS_IOERR ? DM_REMAP_STATUS_IOERR : DM_REMAP_STATUS_OTHER;
 }
 
 /* What one clone, or the submitter, found: the first error and the gravest need. */
 static void note(struct dmr_bio *pb, blk_status_t status, enum dmr_reason next)
 {
-	struct dmr_instance *inst = pb->t->inst;
 	unsigned long flags;
 
-	spin_lock_irqsave(&inst->lock, flags);
-	if (!pb->status)
-		pb->status = status;
-	if (next > pb->next)
-		pb->next = next;
-	spin_unlock_irqrestore(&inst->lock, flags);
+	spin_lock_irqsave(&pb->t->inst->lock, flags);
+	pb->status = pb->status ?: status;
+	pb->next = max_t(u8, pb->next, next);
+	spin_unlock_irqrestore(&pb->t->inst->lock, flags);
 }
 
 /* The last of a bio's clones is back, and so is their submitter. */
@@ -133,10 +112,10 @@ static void put_pending(struct dmr_bio *pb)
 	if (!atomic_dec_and_test(&pb->pending))
 		return;
 	if (pb->fault)
-		dmr_hold(pb, DMR_OP_DONE, BLK_STS_OK);
+		queue_work(pb->t->inst->wq, &pb->fault->op_done);
 	else if (dmr_is_flush(pb))
 		dmr_end(pb, dmr_flush_done(pb, pb->status));
-	else if (!pb->next || (pb->next == DMR_FAULT && !dmr_may_fault(pb, pb->status)))
+	else if (!pb->next)
 		dmr_end(pb, pb->status);
 	else
 		dmr_hold_or_end(pb, pb->next, pb->status);
@@ -146,30 +125,24 @@ static void clone_end_io(struct bio *bio)
 {
 	struct dmr_clone *c = container_of(bio, struct dmr_clone, bio);
 	struct dmr_bio *pb = c->pb;
-	struct dmr_fault *f = pb->fault;
-	struct dmr_instance *inst = pb->t->inst;
+	u8 status = dmr_wire_status(bio->bi_status);
 
-	if (f) {
-		u8 st = dmr_wire_status(bio->bi_status);
-
+	if (pb->fault) {
 		/* Several clones may write one piece: only errors are stored. */
-		if (c->piece && st)
-			c->piece->result = st;
-		else if (st)
-			f->rest_failed = true;
-	} else if (bio->bi_status) {
-		note(pb, bio->bi_status, DMR_FAULT);
-	} else if (op_is_write(pb->opf) && !dmr_is_flush(pb) &&
-		   dmr_stale(inst, c->gen, c->start, c->len, c->dest, c->dest_sector)) {
-		dmr_count(inst, DMR_REDONE);
-		note(pb, BLK_STS_OK, DMR_PARK);
+		if (c->piece && status)
+			c->piece->result = status;
+		else if (status)
+			pb->fault->rest_failed = true;
+	} else {
+		note(pb, bio->bi_status,
+		     dmr_is_flush(pb) ? DMR_NONE : dmr_need(pb, &c->place, bio->bi_status));
 	}
 	bio_put(bio);
 	put_pending(pb);
 }
 
-static void submit_clone(struct dmr_bio *pb, struct dm_remap_piece *piece, u64 gen,
-			 u64 start, const struct dmr_place *p, blk_opf_t more)
+static void submit_clone(struct dmr_bio *pb, struct dm_remap_piece *piece,
+			 const struct dmr_place *p, blk_opf_t more)
 {
 	struct bio *orig = dmr_to_bio(pb), *bio;
 	struct dmr_clone *c;
@@ -178,21 +151,16 @@ static void submit_clone(struct dmr_bio *pb, struct dm_remap_piece *piece, u64 g
 	/* Left by its first trip; a clone would inherit it and miss its partition. */
 	bio_clear_flag(orig, BIO_REMAPPED);
 	/* The bio set's reserve makes this wait, never fail. */
-	bio = bio_alloc_clone(dmr_bdev(pb->t, p->dest), orig, GFP_NOIO,
-			      &pb->t->inst->clones);
+	bio = bio_alloc_clone(pb->t->dev[p->dest]->bdev, orig, GFP_NOIO, &pb->t->inst->clones);
 	c = container_of(bio, struct dmr_clone, bio);
 	c->pb = pb;
 	c->piece = piece;
-	c->gen = gen;
-	c->start = start;
-	c->dest = p->dest;
-	c->dest_sector = p->sector;
-	c->len = p->len;
+	c->place = *p;
 	/* The bio set has no cache that REQ_ALLOC_CACHE could mean. */
 	bio->bi_opf = (pb->opf & ~(REQ_NOWAIT | REQ_POLLED | REQ_ALLOC_CACHE)) | more;
 	bio->bi_end_io = clone_end_io;
 	if (!dmr_is_flush(pb)) {
-		bio_advance(bio, (start - dmr_start(pb)) << SECTOR_SHIFT);
+		bio_advance(bio, (p->start - pb->place.start) << SECTOR_SHIFT);
 		bio->bi_iter.bi_size = p->len << SECTOR_SHIFT;
 		bio->bi_iter.bi_sector = p->sector;
 	}
@@ -200,90 +168,81 @@ static void submit_clone(struct dmr_bio *pb, struct dm_remap_piece *piece, u64 g
 	dm_submit_bio_remap(orig, bio);
 }
 
+/* The part of a held bio that begins at @p; false: the rest cannot go. */
+static bool issue_part(struct dmr_bio *pb, const struct dmr_place *p)
+{
+	if (p->dest == DMR_FENCED) {
+		note(pb, BLK_STS_OK, DMR_PARK);
+	} else if (p->dest != DMR_POISONED) {
+		submit_clone(pb, NULL, p, 0);
+		return true;
+	} else if (op_is_write(pb->opf)) {
+		note(pb, BLK_STS_OK, DMR_HEAL);
+	} else {
+		dmr_count(pb->t->inst, poison_reads);
+		note(pb, BLK_STS_MEDIUM, DMR_NONE);
+	}
+	return false;
+}
+
 /* Sends a held bio through the table, cut at its edges. */
 void dmr_issue(struct dmr_bio *pb)
 {
 	struct dmr_instance *inst = pb->t->inst;
-	u64 gen, sector = dmr_start(pb);
-	unsigned int left = dmr_len(pb);
+	u64 at = pb->place.start, end = at + pb->place.len;
 	struct dmr_place p;
-
-	/* Before the table, as in map; pairs with dmr_publish(). */
-	gen = smp_load_acquire(&inst->gen);
 
 	pb->status = BLK_STS_OK;
 	pb->next = DMR_NONE;
 	atomic_set(&pb->pending, 1);
-	if (dmr_fua_fails(pb)) {
-		note(pb, BLK_STS_IOERR, DMR_NONE);
-		left = 0;
-	}
 	if (dmr_is_flush(pb)) {
-		p = (struct dmr_place){ .dest = pb->dest };
-		pb->gen = READ_ONCE(inst->flush_fails[pb->dest]);
-		submit_clone(pb, NULL, gen, 0, &p, 0);
-		left = 0;
-	}
-	while (left) {
-		dmr_lookup(inst, sector, left, &p);
-		if (dmr_is_discard(pb) && (p.what == DMR_POISONED || p.dest == DMR_SPARE))
-			goto next;
-		if (p.what == DMR_FENCED) {
-			note(pb, BLK_STS_OK, DMR_PARK);
-			break;
+		pb->place.gen = READ_ONCE(inst->flush_fails[pb->place.dest]);
+		submit_clone(pb, NULL, &pb->place, 0);
+	} else if (dmr_fua_fails(pb)) {
+		note(pb, BLK_STS_IOERR, DMR_NONE);
+	} else {
+		for (; at < end; at += p.len) {
+			dmr_lookup(inst, at, end - at, &p);
+			if (!dmr_is_noop(pb, &p) && !issue_part(pb, &p))
+				break;
 		}
-		if (p.what == DMR_POISONED && op_is_write(pb->opf)) {
-			note(pb, BLK_STS_OK, DMR_HEAL);
-			break;
-		}
-		if (p.what == DMR_POISONED) {
-			dmr_count(inst, DMR_POISON_READS);
-			note(pb, BLK_STS_MEDIUM, DMR_NONE);
-			break;
-		}
-		submit_clone(pb, NULL, gen, sector, &p, 0);
-next:
-		sector += p.len;
-		left -= p.len;
 	}
 	put_pending(pb);
 }
 
 /* Writes a range of the fault's bio to wherever the table points. */
-static void write_rest(struct dmr_fault *f, struct dm_remap_piece *piece,
-		       u64 start, u64 end)
+static void write_rest(struct dmr_fault *f, struct dm_remap_piece *piece, u64 start, u64 end)
 {
 	struct dmr_place p;
 
-	while (start < end) {
-		lookup_extent(f->inst, start, end - start, &p);
-		submit_clone(f->pb, piece, 0, start, &p, REQ_NOMERGE);
-		start += p.len;
+	for (; start < end; start += p.len) {
+		p = (struct dmr_place){ .start = start, .len = end - start };
+		lookup_extent(f->inst, &p);
+		submit_clone(f->pb, piece, &p, REQ_NOMERGE);
 	}
 }
 
 /*
- * TRY or PLACE for a held write. The fault is busy, so that nobody else
- * touches it or its bio until DMR_OP_DONE; a work of its own, since the
- * submission may wait for memory or for a device's queue.
+ * TRY or PLACE for a held write. The fault is busy, so that nobody else touches it or its bio until
+ * op_done; a work of its own, since the submission may wait for memory or for a device's queue.
  */
 void dmr_op_work(struct work_struct *work)
 {
 	struct dmr_fault *f = container_of(work, struct dmr_fault, op);
+	struct dm_remap_piece *piece;
 	struct dmr_bio *pb = f->pb;
 	u64 done = f->start;
-	unsigned int i;
 
 	atomic_set(&pb->pending, 1);
-	for (i = 0; i < f->nr_pieces; i++) {
-		struct dm_remap_piece *piece = &f->pieces[i];
-		struct dmr_place p = { .dest = DMR_SPARE, .sector = piece->slot, .len = piece->len };
+	for (piece = f->pieces; piece < f->pieces + f->nr_pieces; piece++) {
 		u64 start = f->start + piece->offset;
+		struct dmr_place p = { .start = start, .sector = piece->slot, .len = piece->len,
+				       .dest = DMR_SPARE };
 
 		piece->result = DM_REMAP_STATUS_OK;
 		if (f->placing) {
 			write_rest(f, NULL, done, start);
-			submit_clone(pb, piece, 0, start, &p, REQ_NOMERGE);
+			submit_clone(pb, piece, &p, REQ_NOMERGE);
 		} else {
 			write_rest(f, piece, start, start + piece->len);
 		}

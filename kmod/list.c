@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* The answers: lists of instances, faults and extents, and the doorbell that asks for one. */
-#include <net/genetlink.h>
-
 #include "compat.h"
 #include "shim.h"
 
@@ -15,35 +13,12 @@ static int put_u64(struct sk_buff *skb, int attr, u64 value)
 	return nla_put_u64_64bit(skb, attr, value, DM_REMAP_A_PAD);
 }
 
-static void fill_counters(struct dmr_instance *inst, struct dm_remap_counters *c)
-{
-	unsigned int i;
-
-	/* struct dm_remap_counters begins with what enum dmr_count counts, in its order. */
-	BUILD_BUG_ON(offsetof(struct dm_remap_counters, data_flush_fails) != 8 * DMR_COUNTS);
-	for (i = 0; i < DMR_COUNTS; i++)
-		((u64 *)c)[i] = atomic64_read(&inst->counts[i]);
-	c->data_flush_fails = READ_ONCE(inst->flush_fails[DMR_DATA]);
-	c->spare_flush_fails = READ_ONCE(inst->flush_fails[DMR_SPARE]);
-	c->held_bios = READ_ONCE(inst->held_bios);
-	c->held_sectors = READ_ONCE(inst->held_sectors);
-	c->extents = inst->extents;
-	c->open_faults = list_count_nodes(&inst->faults);
-}
-
 static u32 instance_flags(struct dmr_instance *inst)
 {
-	u32 flags = 0;
-
-	if (dmr_is_ready(inst))
-		flags |= DM_REMAP_INSTANCE_F_READY;
-	if (inst->queue_unowned)
-		flags |= DM_REMAP_INSTANCE_F_QUEUE;
-	if (test_bit(DMR_SLOW_DATA_FLUSH, &inst->slow))
-		flags |= DM_REMAP_INSTANCE_F_DATA_FLUSH_BAD;
-	if (test_bit(DMR_SLOW_SPARE_FLUSH, &inst->slow))
-		flags |= DM_REMAP_INSTANCE_F_SPARE_FLUSH_BAD;
-	return flags;
+	return (dmr_is_ready(inst) ? DM_REMAP_INSTANCE_F_READY : 0) |
+	       (inst->opt.queue_unowned ? DM_REMAP_INSTANCE_F_QUEUE : 0) |
+	       (test_bit(DMR_SLOW_DATA_FLUSH, &inst->slow) ? DM_REMAP_INSTANCE_F_DATA_FLUSH_BAD : 0) |
+	       (test_bit(DMR_SLOW_SPARE_FLUSH, &inst->slow) ? DM_REMAP_INSTANCE_F_SPARE_FLUSH_BAD : 0);
 }
 
 static void *start_message(struct sk_buff *skb, struct netlink_callback *cb, u8 cmd)
@@ -62,16 +37,23 @@ static int end_message(struct sk_buff *skb, void *hdr, int failed)
 	return 0;
 }
 
-static int put_instance(struct sk_buff *skb, struct netlink_callback *cb,
-			struct dmr_instance *inst)
+static int put_instance(struct sk_buff *skb, struct netlink_callback *cb, struct dmr_instance *inst)
 {
 	void *hdr = start_message(skb, cb, DM_REMAP_CMD_INSTANCE_GET);
-	struct dm_remap_counters c;
-	int bad;
+	struct dm_remap_counters c = {
+		.data_flush_fails = READ_ONCE(inst->flush_fails[DMR_DATA]),
+		.spare_flush_fails = READ_ONCE(inst->flush_fails[DMR_SPARE]),
+		.held_bios = READ_ONCE(inst->held_bios),
+		.held_sectors = READ_ONCE(inst->held_sectors),
+		.extents = inst->extents,
+		.open_faults = list_count_nodes(&inst->faults),
+	};
+	int i, bad;
 
 	if (!hdr)
 		return -EMSGSIZE;
-	fill_counters(inst, &c);
+	for (i = 0; i < DMR_COUNTS; i++)
+		((u64 *)&c)[i] = atomic64_read(&inst->counts[i]);
 	bad = nla_put_u32(skb, DM_REMAP_A_INSTANCE, inst->id) ||
 	      put_u64(skb, DM_REMAP_A_DM_DEV, dev_wire(inst->dm_dev)) ||
 	      put_u64(skb, DM_REMAP_A_DATA_DEV, dev_wire(inst->data_dev)) ||
@@ -101,8 +83,7 @@ static int put_fault(struct sk_buff *skb, struct netlink_callback *cb,
 		return -EMSGSIZE;
 	bad = nla_put_u32(skb, DM_REMAP_A_INSTANCE, inst->id) ||
 	      put_u64(skb, DM_REMAP_A_FAULT_ID, f->id) ||
-	      put_u64(skb, DM_REMAP_A_START, f->start) ||
-	      put_u64(skb, DM_REMAP_A_LEN, f->len) ||
+	      put_u64(skb, DM_REMAP_A_START, f->start) || put_u64(skb, DM_REMAP_A_LEN, f->len) ||
 	      nla_put_u8(skb, DM_REMAP_A_FAULT_STATE, f->state) ||
 	      nla_put_u32(skb, DM_REMAP_A_FAULT_FLAGS, f->flags) ||
 	      nla_put_u8(skb, DM_REMAP_A_STATUS, f->status);
@@ -114,8 +95,7 @@ static int put_fault(struct sk_buff *skb, struct netlink_callback *cb,
 	}
 	/* The results of a busy one are being written. */
 	if (!bad && f->nr_pieces && f->state != DM_REMAP_FAULT_BUSY)
-		bad = nla_put(skb, DM_REMAP_A_PIECES, f->nr_pieces * sizeof(*f->pieces),
-			      f->pieces);
+		bad = nla_put(skb, DM_REMAP_A_PIECES, f->nr_pieces * sizeof(*f->pieces), f->pieces);
 	return end_message(skb, hdr, bad);
 }
 
@@ -126,11 +106,6 @@ int dmr_dump_start(struct netlink_callback *cb)
 	if (!netlink_capable(cb->skb, CAP_SYS_ADMIN))
 		return -EPERM;
 	return dmr_check_attrs(genl_dumpit_info(cb)->op.cmd, dmr_dump_attrs(cb), cb->extack);
-}
-
-static struct dmr_instance *dumped_instance(struct netlink_callback *cb)
-{
-	return dmr_instance_get(nla_get_u32(dmr_dump_attrs(cb)[DM_REMAP_A_INSTANCE]), cb->extack);
 }
 
 /* args[0]: the next instance */
@@ -157,7 +132,7 @@ int dmr_instance_dumpit(struct sk_buff *skb, struct netlink_callback *cb)
 /* args[0]: the next fault; 0: the instance itself comes first */
 int dmr_fault_dumpit(struct sk_buff *skb, struct netlink_callback *cb)
 {
-	struct dmr_instance *inst = dumped_instance(cb);
+	struct dmr_instance *inst = dmr_instance_get(dmr_dump_attrs(cb), cb->extack);
 	struct dmr_fault *f;
 	int r = 0;
 
@@ -179,53 +154,53 @@ int dmr_fault_dumpit(struct sk_buff *skb, struct netlink_callback *cb)
 			cb->args[0] = f->id + 1;
 	}
 	mutex_unlock(&inst->mutex);
-	dmr_instance_put(inst);
+	kref_put(&inst->kref, dmr_instance_free);
 	return skb->len;
 }
 
-/* args[0]: the next sector of the table; args[1]: of the slot area, plus one */
+static int put_extent(struct sk_buff *skb, struct netlink_callback *cb, struct dmr_instance *inst,
+		      const struct dm_remap_extent *e)
+{
+	void *hdr = start_message(skb, cb, DM_REMAP_CMD_EXTENT_GET);
+
+	if (!hdr)
+		return -EMSGSIZE;
+	return end_message(skb, hdr, nla_put_u32(skb, DM_REMAP_A_INSTANCE, inst->id) ||
+				     nla_put(skb, DM_REMAP_A_EXTENTS, sizeof(*e), e));
+}
+
+/* The extent at or after @at; past the table come the retired slots. */
+static bool next_extent(struct dmr_instance *inst, u64 at, struct dm_remap_extent *e)
+{
+	u64 first;
+
+	for (; at < inst->sectors; at += e->len) {
+		dmr_table_at(inst, at, inst->sectors, e);
+		if (e->kind != DM_REMAP_DIRECT)
+			return true;
+	}
+	if (!inst->used)
+		return false;
+	first = find_next_bit(inst->retired, inst->slot_sectors, at - inst->sectors);
+	*e = (struct dm_remap_extent){ .slot = inst->slot_start + first, .kind = DM_REMAP_RETIRED };
+	e->len = find_next_zero_bit(inst->retired, inst->slot_sectors, first) - first;
+	return e->len;
+}
+
+/* args[0]: the next sector of the table, or, past it, of the slot area */
 int dmr_extent_dumpit(struct sk_buff *skb, struct netlink_callback *cb)
 {
-	struct dmr_instance *inst = dumped_instance(cb);
-	struct dm_remap_extent e = {};
-	struct nlattr *array;
-	void *hdr;
-	int n = 0;
+	struct dmr_instance *inst = dmr_instance_get(dmr_dump_attrs(cb), cb->extack);
+	struct dm_remap_extent e;
 
 	if (IS_ERR(inst))
 		return PTR_ERR(inst);
-	hdr = start_message(skb, cb, DM_REMAP_CMD_EXTENT_GET);
-	if (!hdr || nla_put_u32(skb, DM_REMAP_A_INSTANCE, inst->id))
-		goto out;
-	array = nla_reserve(skb, DM_REMAP_A_EXTENTS, 0);
-	if (!array)
-		goto out;
 	mutex_lock(&inst->mutex);
-	for (; !cb->args[1] && skb_tailroom(skb) >= sizeof(e); n++) {
-		if (!dmr_table_next(&inst->table, cb->args[0], inst->sectors, &e)) {
-			cb->args[1] = 1;
-			break;
-		}
-		nla_append(skb, sizeof(e), &e);
-		cb->args[0] = e.start + e.len;
-	}
-	e = (struct dm_remap_extent){ .kind = DM_REMAP_RETIRED };
-	for (; cb->args[1] && inst->used && skb_tailroom(skb) >= sizeof(e); n++) {
-		u64 s = find_next_bit(inst->retired, inst->slot_sectors, cb->args[1] - 1);
-
-		if (s >= inst->slot_sectors)
-			break;
-		e.slot = inst->slot_start + s;
-		e.len = find_next_zero_bit(inst->retired, inst->slot_sectors, s) - s;
-		nla_append(skb, sizeof(e), &e);
-		cb->args[1] = s + e.len + 1;
-	}
+	while (next_extent(inst, cb->args[0], &e) && !put_extent(skb, cb, inst, &e))
+		cb->args[0] = e.len + (e.kind == DM_REMAP_RETIRED ?
+				       inst->sectors + e.slot - inst->slot_start : e.start);
 	mutex_unlock(&inst->mutex);
-	array->nla_len = skb_tail_pointer(skb) - (unsigned char *)array;
-out:
-	if (hdr)
-		end_message(skb, hdr, !n);
-	dmr_instance_put(inst);
+	kref_put(&inst->kref, dmr_instance_free);
 	return skb->len;
 }
 

@@ -17,35 +17,33 @@ static_assert(BITS_PER_LONG == 64);
 
 static void *encode(const struct dm_remap_extent *e)
 {
-	u64 distance = e->slot - e->start;
+	u64 distance = e->kind == DM_REMAP_POISON_DATA ? 0 : e->slot - e->start;
 
 	if (e->kind == DM_REMAP_DIRECT)
 		return NULL;
-	if (e->kind == DM_REMAP_POISON_DATA)
-		distance = 0;
 	return xa_mk_value((distance & GENMASK_ULL(DISTANCE_WIDTH - 1, 0)) << KIND_WIDTH | e->kind);
 }
 
-/* The first part of an extent in @start to @end; false if there is none. */
-bool dmr_table_next(struct maple_tree *table, u64 start, u64 end, struct dm_remap_extent *e)
+/* What is at the start of the range @start to @end, and how far; DIRECT where there is no extent. */
+void dmr_table_at(struct dmr_instance *inst, u64 start, u64 end, struct dm_remap_extent *e)
 {
-	MA_STATE(mas, table, start, start);
-	void *value = NULL;
+	MA_STATE(mas, &inst->table, start, start);
+	void *value;
 
-	if (start >= end)
-		return false;
 	rcu_read_lock();
 	value = mas_find(&mas, end - 1);
 	rcu_read_unlock();
+	*e = (struct dm_remap_extent){ .start = start, .len = min_t(u64, end - start, UINT_MAX) };
 	if (!value)
-		return false;
-	e->start = max_t(u64, mas.index, start);
-	e->len = min_t(u64, mas.last + 1, end) - e->start;
+		return;
+	if (mas.index > start) {
+		e->len = min_t(u64, e->len, mas.index - start);
+		return;
+	}
+	e->len = min_t(u64, e->len, mas.last + 1 - start);
 	e->kind = xa_to_value(value) & GENMASK(KIND_WIDTH - 1, 0);
-	e->slot = 0;
 	if (e->kind != DM_REMAP_POISON_DATA)
-		e->slot = e->start + sign_extend64(xa_to_value(value) >> KIND_WIDTH, DISTANCE_WIDTH - 1);
-	return true;
+		e->slot = start + sign_extend64(xa_to_value(value) >> KIND_WIDTH, DISTANCE_WIDTH - 1);
 }
 
 /* A lookup goes round until a writer is done; interrupts look up, so none may interrupt a writer. */

@@ -9,8 +9,8 @@
 
 /* A fault or fence has come to a state: open, busy, placed, voided, installed, released, failed... */
 TRACE_EVENT(dm_remap_fault,
-	TP_PROTO(u32 instance, u64 id, u64 start, u64 len, const char *state),
-	TP_ARGS(instance, id, start, len, state),
+	TP_PROTO(const struct dmr_fault *f, const char *state),
+	TP_ARGS(f, state),
 	TP_STRUCT__entry(
 		__field(u32, instance)
 		__field(u64, id)
@@ -19,10 +19,10 @@ TRACE_EVENT(dm_remap_fault,
 		__array(char, state, 16)
 	),
 	TP_fast_assign(
-		__entry->instance = instance;
-		__entry->id = id;
-		__entry->start = start;
-		__entry->len = len;
+		__entry->instance = f->inst->id;
+		__entry->id = f->id;
+		__entry->start = f->start;
+		__entry->len = f->len;
 		strscpy(__entry->state, state, sizeof(__entry->state));
 	),
 	TP_printk("instance %u fault %llu sectors %llu+%llu %s", __entry->instance, __entry->id,
