@@ -3,13 +3,12 @@
 //! The loop never waits for a disk. It sends requests to the kernel, which answers at once, and hands
 //! everything else to two threads: `reader` for reads, `writer` for flushes and commits.
 
+mod conversation;
 pub mod reader;
 pub mod translate;
 pub mod writer;
 
-use std::collections::VecDeque;
 use std::future::{Future, pending};
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use dmremap_protocol::{InstanceInfo, Message, Request};
@@ -18,10 +17,12 @@ use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use crate::config::resolve::Disks;
-use crate::core::{Action, Device, Event, Policy, Snapshot};
+use crate::core::{Device, Event, Policy, Snapshot};
 use crate::link::{Bell, Link, LinkError};
 use crate::table::Table;
 use crate::units::Sectors;
+
+pub use conversation::{Conversation, Jobs};
 
 /// How often the instance and its owner are looked at. Faults ring by themselves.
 const LOOK: Duration = Duration::from_secs(1);
@@ -67,24 +68,28 @@ pub enum Ask {
     Table(oneshot::Sender<Table>),
 }
 
+/// What the core's times count from.
+pub trait Clock: Send {
+    fn now(&self) -> Duration;
+}
+
+impl Clock for Instant {
+    fn now(&self) -> Duration {
+        self.elapsed()
+    }
+}
+
 /// The threads that wait for disks.
 pub struct Threads {
-    pub reader: mpsc::Sender<reader::Job>,
-    pub writer: mpsc::Sender<writer::Job>,
+    pub jobs: Jobs,
     pub events: UnboundedReceiver<Event>,
 }
 
 pub struct Driver<K> {
     name: String,
-    core: Device,
-    kernel: K,
-    target: Target,
-    threads: Threads,
+    conversation: Conversation<K, Instant>,
+    events: UnboundedReceiver<Event>,
     begun: Instant,
-    timer: Option<Duration>,
-    instance: Option<InstanceInfo>,
-    /// What the instance last did not match, so that it is said once.
-    unfit: Option<u32>,
 }
 
 impl<K: Kernel> Driver<K> {
@@ -96,17 +101,9 @@ impl<K: Kernel> Driver<K> {
         threads: Threads,
     ) -> Driver<K> {
         let begun = Instant::now();
-        Driver {
-            name,
-            core,
-            kernel,
-            target,
-            threads,
-            begun,
-            timer: None,
-            instance: None,
-            unfit: None,
-        }
+        let Threads { jobs, events } = threads;
+        let conversation = Conversation::new(name.clone(), core, kernel, begun, target, jobs);
+        Driver { name, conversation, events, begun }
     }
 
     /// Until nobody can ask any more, or a thread has died; its claim ends with it.
@@ -114,7 +111,8 @@ impl<K: Kernel> Driver<K> {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let timer = self.timer.map(|at| tokio::time::Instant::from_std(self.begun + at));
+            let due = self.conversation.timer();
+            let timer = due.map(|at| tokio::time::Instant::from_std(self.begun + at));
             let tick = async {
                 match timer {
                     Some(at) => sleep_until(at).await,
@@ -122,139 +120,20 @@ impl<K: Kernel> Driver<K> {
                 }
             };
             tokio::select! {
-                event = self.threads.events.recv() => match event {
-                    Some(event) => self.handle(event).await,
+                event = self.events.recv() => match event {
+                    Some(event) => self.conversation.handle(event).await,
                     None => {
                         tracing::error!("{}: a thread has ended, faults are not served", self.name);
                         return;
                     }
                 },
                 ask = asks.recv() => match ask {
-                    Some(ask) => self.asked(ask).await,
+                    Some(ask) => self.conversation.asked(ask).await,
                     None => return,
                 },
-                () = tick => {
-                    self.timer = None;
-                    self.handle(Event::Tick).await;
-                }
-                _ = look.tick() => self.look().await,
+                () = tick => self.conversation.tick().await,
+                _ = look.tick() => self.conversation.look().await,
             }
         }
-    }
-
-    async fn asked(&mut self, ask: Ask) {
-        match ask {
-            Ask::Doorbell(bell) => match (bell, &self.instance) {
-                (Bell::Instance(rung), Some(ours)) if ours.instance != rung => {}
-                _ => self.handle(Event::Doorbell).await,
-            },
-            Ask::Look => self.look().await,
-            Ask::Policy(policy) => self.handle(Event::PolicyChanged(policy)).await,
-            // Whoever asked may be gone.
-            Ask::Status(to) => {
-                self.look().await;
-                drop(to.send((self.core.snapshot(), self.instance.clone())));
-            }
-            Ask::Table(to) => drop(to.send(self.core.table().clone())),
-        }
-    }
-
-    /// Is the instance there, and still ours?
-    async fn look(&mut self) {
-        let found = match self.kernel.request(&Request::InstanceGet).await {
-            Ok(messages) => messages.into_iter().find_map(|message| match message {
-                Message::Instance(info) if self.is_target(&info) => Some(info),
-                _ => None,
-            }),
-            Err(error) => {
-                tracing::warn!("{}: instances cannot be listed: {error}", self.name);
-                return;
-            }
-        };
-        let found = found.filter(|info| self.fits(info));
-        let before = std::mem::replace(&mut self.instance, found);
-        let event = match (&before, &self.instance) {
-            (None, None) => return,
-            (Some(_), None) => Event::Gone,
-            (Some(old), Some(new)) if old.instance == new.instance => {
-                let ours = Some(self.kernel.port());
-                match old.owner == ours && new.owner != ours {
-                    true => Event::OwnerLost,
-                    // The kernel rings for a flush that fails, not for one that succeeds again.
-                    false if old.flags != new.flags => Event::Doorbell,
-                    false => return,
-                }
-            }
-            (_, Some(new)) => Event::Instance(translate::instance(new)),
-        };
-        self.handle(event).await;
-    }
-
-    fn is_target(&self, info: &InstanceInfo) -> bool {
-        let Disks { data, spare } = self.target.disks;
-        info.data_dev == data.wire() && info.spare_dev == spare.wire()
-    }
-
-    /// A table for another length or block would mean other sectors.
-    fn fits(&mut self, info: &InstanceInfo) -> bool {
-        let Target { sectors, block, .. } = self.target;
-        if (info.sectors, u64::from(info.block)) == (sectors.0, block.0) {
-            return true;
-        }
-        if self.unfit.replace(info.instance) != Some(info.instance) {
-            tracing::error!(
-                "{}: the mapped device has {} sectors in blocks of {}, the label says {sectors} and \
-                 {block}; remove it and let the daemon make it",
-                self.name,
-                info.sectors,
-                info.block,
-            );
-        }
-        false
-    }
-
-    async fn handle(&mut self, event: Event) {
-        let mut events = VecDeque::from([event]);
-        while let Some(event) = events.pop_front() {
-            tracing::trace!("{}: {event:?}", self.name);
-            for action in self.core.handle(self.begun.elapsed(), event) {
-                tracing::trace!("{}: {action:?}", self.name);
-                events.extend(self.act(action).await);
-            }
-        }
-    }
-
-    /// Carries the action out; the event is its answer if it has one already.
-    async fn act(&mut self, action: Action) -> Option<Event> {
-        let id = self.instance.as_ref().map_or(0, |instance| instance.instance);
-        if let Some(request) = translate::request(id, &action) {
-            let answer = self.kernel.request(&request).await;
-            if let Err(error) = &answer {
-                tracing::debug!("{}: {:?}: {error}", self.name, request.command());
-            }
-            if let (Action::Claim { .. }, Ok(_), Some(instance)) =
-                (&action, &answer, &mut self.instance)
-            {
-                instance.owner = Some(self.kernel.port());
-            }
-            return translate::event(&action, answer);
-        }
-        // A thread that is gone is noticed by the end of its events.
-        match action {
-            Action::Read { id, spans, retries } => {
-                let _ = self.threads.reader.send(reader::Job { id, spans, retries });
-            }
-            Action::FlushSpare => drop(self.threads.writer.send(writer::Job::Flush)),
-            Action::Commit(changes) => {
-                let _ = self.threads.writer.send(writer::Job::Commit(changes));
-            }
-            Action::Restate => drop(self.threads.writer.send(writer::Job::Restate)),
-            Action::Alarm { alarm, text } => {
-                tracing::error!(alarm = ?alarm, "{}: {text}", self.name);
-            }
-            Action::SetTimer(at) => self.timer = Some(at),
-            _ => {}
-        }
-        None
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::core::{At, Event, ReadId, Span, Status};
 use crate::io::BlockDevice;
-use crate::io::probe::{self, Class};
+use crate::io::probe::{self, Class, ReadAt};
 use crate::service::process::STACK;
 
 /// One [`crate::core::Action::Read`].
@@ -19,32 +19,48 @@ pub struct Job {
     pub retries: u32,
 }
 
-/// Ends when its jobs' sender is gone. Jobs are no more than the core has faults, which the kernel
-/// bounds.
-pub fn start(
-    mut data: BlockDevice,
-    mut spare: BlockDevice,
-    jobs: mpsc::Receiver<Job>,
-    events: UnboundedSender<Event>,
-) -> io::Result<JoinHandle<()>> {
-    let mut buffer = Vec::new();
-    let mut read = move |span: &Span, retries| {
+/// The two disks, by descriptors of its own.
+pub struct Reader<D> {
+    data: D,
+    spare: D,
+    buffer: Vec<u8>,
+}
+
+impl<D: ReadAt> Reader<D> {
+    pub fn new(data: D, spare: D) -> Reader<D> {
+        Reader { data, spare, buffer: Vec::new() }
+    }
+
+    pub fn work(&mut self, job: Job) -> Event {
+        let results = job.spans.iter().map(|span| self.read(span, job.retries)).collect();
+        Event::ReadDone { id: job.id, results }
+    }
+
+    fn read(&mut self, span: &Span, retries: u32) -> Status {
         let (disk, at) = match span.at {
-            At::Data(sector) => (&mut data, sector.bytes()),
-            At::Spare(slot) => (&mut spare, slot.bytes()),
+            At::Data(sector) => (&mut self.data, sector.bytes()),
+            At::Spare(slot) => (&mut self.spare, slot.bytes()),
         };
-        buffer.resize(span.len.bytes() as usize, 0);
-        match probe::read(disk, at, &mut buffer, retries) {
+        self.buffer.resize(span.len.bytes() as usize, 0);
+        match probe::read(disk, at, &mut self.buffer, retries) {
             Ok(()) => Status::Ok,
             Err(Class::Medium) => Status::Medium,
             Err(Class::Unspecific) => Status::IoErr,
             Err(Class::Other) => Status::Other,
         }
-    };
+    }
+}
+
+/// Ends when its jobs' sender is gone. Jobs are no more than the core has faults, which the kernel
+/// bounds.
+pub fn start(
+    mut reader: Reader<BlockDevice>,
+    jobs: mpsc::Receiver<Job>,
+    events: UnboundedSender<Event>,
+) -> io::Result<JoinHandle<()>> {
     thread::Builder::new().name("reader".into()).stack_size(STACK).spawn(move || {
-        for Job { id, spans, retries } in jobs {
-            let results = spans.iter().map(|span| read(span, retries)).collect();
-            if events.send(Event::ReadDone { id, results }).is_err() {
+        for job in jobs {
+            if events.send(reader.work(job)).is_err() {
                 return;
             }
         }

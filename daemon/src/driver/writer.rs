@@ -30,12 +30,33 @@ pub fn start<D: Disk + Send + 'static>(
     thread::Builder::new()
         .name("writer".into())
         .stack_size(STACK)
-        .spawn(move || writer.run(&jobs, &events))
+        .spawn(move || run(writer, &jobs, &events))
+}
+
+fn run<D: Disk>(mut writer: Writer<D>, jobs: &Receiver<Job>, events: &UnboundedSender<Event>) {
+    loop {
+        let told = match jobs.try_recv() {
+            Ok(job) => writer.work(job),
+            Err(TryRecvError::Disconnected) => break,
+            Err(TryRecvError::Empty) => {
+                // Nobody listens any more when the daemon ends.
+                writer.rest().into_iter().for_each(|event| drop(events.send(event)));
+                match jobs.recv() {
+                    Ok(job) => writer.work(job),
+                    Err(_) => break,
+                }
+            }
+        };
+        if told.into_iter().any(|event| events.send(event).is_err()) {
+            break;
+        }
+    }
+    writer.close();
 }
 
 /// A commit of the core may take several records. They need not be atomic together, because nothing
 /// is acknowledged before all are durable; but once one is submitted, all must become durable.
-struct Writer<D> {
+pub struct Writer<D> {
     store: Store<D>,
     /// The store has an unknown record of the core's commit.
     submitted: bool,
@@ -46,35 +67,30 @@ struct Writer<D> {
 }
 
 impl<D: Disk> Writer<D> {
-    fn new(store: Store<D>) -> Writer<D> {
+    pub fn new(store: Store<D>) -> Writer<D> {
         let told = store.flush_failures();
         Writer { store, submitted: false, waiting: VecDeque::new(), told }
     }
 
-    fn run(mut self, jobs: &Receiver<Job>, events: &UnboundedSender<Event>) {
-        loop {
-            let job = match jobs.try_recv() {
-                Ok(job) => job,
-                Err(TryRecvError::Disconnected) => break,
-                Err(TryRecvError::Empty) => {
-                    self.tidy();
-                    self.tell(events);
-                    match jobs.recv() {
-                        Ok(job) => job,
-                        Err(_) => break,
-                    }
-                }
-            };
-            let event = match job {
-                Job::Flush => Event::FlushDone { ok: self.flush() },
-                Job::Commit(changes) => Event::CommitDone(self.commit(&changes)),
-                Job::Restate => Event::CommitDone(self.restate()),
-            };
-            self.tell(events);
-            if events.send(event).is_err() {
-                break;
-            }
+    /// The answer is the last of the events.
+    pub fn work(&mut self, job: Job) -> Vec<Event> {
+        let answer = match job {
+            Job::Flush => Event::FlushDone { ok: self.flush() },
+            Job::Commit(changes) => Event::CommitDone(self.commit(&changes)),
+            Job::Restate => Event::CommitDone(self.restate()),
+        };
+        self.news().into_iter().chain([answer]).collect()
+    }
+
+    /// To be called when there is no job to do.
+    pub fn rest(&mut self) -> Option<Event> {
+        if self.idle() && self.store.wants_checkpoint() {
+            self.checkpoint();
         }
+        self.news()
+    }
+
+    pub fn close(self) {
         if self.idle() {
             if let Err(error) = self.store.close() {
                 tracing::warn!("the spare is left marked as in use: {error}");
@@ -82,13 +98,11 @@ impl<D: Disk> Writer<D> {
         }
     }
 
-    /// Of failed flushes, whatever they were for; the answer to a job comes after it.
-    fn tell(&mut self, events: &UnboundedSender<Event>) {
+    /// Of failed flushes, whatever they were for.
+    fn news(&mut self) -> Option<Event> {
         let failures = self.store.flush_failures();
-        if std::mem::replace(&mut self.told, failures) != failures {
-            // Nobody listens any more when the daemon ends.
-            let _ = events.send(Event::FlushFailed);
-        }
+        let before = std::mem::replace(&mut self.told, failures);
+        (before != failures).then_some(Event::FlushFailed)
     }
 
     fn idle(&self) -> bool {
@@ -151,12 +165,6 @@ impl<D: Disk> Writer<D> {
                 self.waiting.clear();
                 CommitFailure::Dead
             }
-        }
-    }
-
-    fn tidy(&mut self) {
-        if self.idle() && self.store.wants_checkpoint() {
-            self.checkpoint();
         }
     }
 

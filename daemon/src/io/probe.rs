@@ -6,6 +6,17 @@ use nix::libc;
 
 use super::BlockDevice;
 
+/// What can be read, at a position in bytes.
+pub trait ReadAt {
+    fn read_at(&mut self, at: u64, buf: &mut [u8]) -> io::Result<()>;
+}
+
+impl ReadAt for BlockDevice {
+    fn read_at(&mut self, at: u64, buf: &mut [u8]) -> io::Result<()> {
+        BlockDevice::read_at(self, at, buf)
+    }
+}
+
 /// What an error says about the medium (I8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
@@ -30,7 +41,7 @@ impl Class {
 
 /// Reads the range, in bytes and whole logical blocks, and again up to `retries` times while the
 /// medium may be why it fails; ends with the last error.
-pub fn read(disk: &mut BlockDevice, at: u64, buf: &mut [u8], retries: u32) -> Result<(), Class> {
+pub fn read(disk: &mut impl ReadAt, at: u64, buf: &mut [u8], retries: u32) -> Result<(), Class> {
     try_again(retries, || disk.read_at(at, buf))
 }
 

@@ -13,7 +13,8 @@ use tokio::task::spawn_blocking;
 use crate::config::{self, Config};
 use crate::core::{Device as Core, Policy, Snapshot};
 use crate::dm::{Lines, Mapper, Table as DmTable};
-use crate::driver::{Ask, Driver, Target, Threads, reader, writer};
+use crate::driver::reader::{self, Reader};
+use crate::driver::{Ask, Driver, Jobs, Target, Threads, writer};
 use crate::link::{Bell, Link};
 use crate::metadata::Uuid;
 use crate::pair::Pair;
@@ -61,9 +62,10 @@ impl Device {
         let (to_writer, writes) = threads::channel();
         let start = "cannot start a thread";
         // The reader ends with its driver, whenever its last read returns.
-        reader::start(data, spare, reads, events.clone()).context(start)?;
+        reader::start(Reader::new(data, spare), reads, events.clone()).context(start)?;
         let writer = writer::start(store, writes, events).context(start)?;
-        let threads = Threads { reader: to_reader, writer: to_writer, events: told };
+        let jobs = Jobs { reader: to_reader, writer: to_writer };
+        let threads = Threads { jobs, events: told };
         let (asks, asked) = mpsc::channel(ASKS);
         tokio::spawn(hear(bells, asks.downgrade()));
         tokio::spawn(Driver::new(name.to_owned(), core, link, target, threads).run(asked));

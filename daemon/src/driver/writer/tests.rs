@@ -123,7 +123,7 @@ fn a_failed_flush_is_told_before_the_answer_whatever_it_was_for() {
         send.send(job).expect("sent");
     }
     drop(send);
-    writer.run(&jobs, &events);
+    run(writer, &jobs, &events);
     drop(events);
     let told: Vec<Event> = std::iter::from_fn(|| told.blocking_recv()).collect();
     assert_eq!(told[..2], [Event::FlushFailed, Event::CommitDone(Err(CommitFailure::Unknown))]);
