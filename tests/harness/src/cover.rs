@@ -1,0 +1,105 @@
+//! Where crashes hit: a point that none hit is a point that nothing is known about.
+
+use std::collections::BTreeMap;
+
+/// What the daemon is at when it waits for the spare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Task {
+    Open,
+    Commit,
+    Restate,
+    Checkpoint,
+    Flush,
+    Close,
+    Other,
+}
+
+/// A part of the spare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Region {
+    Label,
+    Log(u8),
+    Checkpoint(u8),
+    Slots,
+}
+
+#[derive(Debug, Default, Clone)]
+pub struct Cover {
+    points: BTreeMap<String, u64>,
+}
+
+impl Cover {
+    fn hit(&mut self, point: String) {
+        *self.points.entry(point).or_default() += 1;
+    }
+
+    /// `region` is of a write; none means a flush.
+    pub fn disk(&mut self, task: Task, region: Option<Region>, power: bool) {
+        let what = region.map_or("flush".to_owned(), |region| format!("{region:?}"));
+        self.hit(format!("{} {task:?} {what}", cause(power)));
+    }
+
+    /// A fault was at this step.
+    pub fn step(&mut self, step: &str, power: bool) {
+        self.hit(format!("{} fault {step}", cause(power)));
+    }
+
+    pub fn add(&mut self, other: &Cover) {
+        for (point, hits) in &other.points {
+            *self.points.entry(point.clone()).or_default() += hits;
+        }
+    }
+
+    pub fn points(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.points.iter().map(|(point, &hits)| (point.as_str(), hits))
+    }
+
+    /// What every long run must hit.
+    pub fn missing(&self) -> Vec<String> {
+        let mut wanted = Vec::new();
+        for cause in ["kill", "cut"] {
+            for what in [
+                "Open Label",
+                "Open Checkpoint(0)",
+                "Open Checkpoint(1)",
+                "Open flush",
+                "Commit Log(0)",
+                "Commit Log(1)",
+                "Commit flush",
+                "Checkpoint Checkpoint(0)",
+                "Checkpoint Checkpoint(1)",
+                "Checkpoint Label",
+                "Checkpoint flush",
+                "Restate Log(0)",
+                "Restate Log(1)",
+                "Restate flush",
+                "Flush flush",
+                "Close Label",
+                "Close flush",
+            ] {
+                wanted.push(format!("{cause} {what}"));
+            }
+            for step in [
+                "New",
+                "Searching",
+                "Controlling",
+                "Placing",
+                "Placed",
+                "Flushing",
+                "Checking",
+                "Ready",
+                "Committing",
+                "Durable",
+                "Ending",
+            ] {
+                wanted.push(format!("{cause} fault {step}"));
+            }
+        }
+        wanted.retain(|point| !self.points.contains_key(point));
+        wanted
+    }
+}
+
+fn cause(power: bool) -> &'static str {
+    if power { "cut" } else { "kill" }
+}

@@ -1,0 +1,305 @@
+//! The daemon: its own core, driver and metadata, turn by turn, over the system.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use dmremap_policyd::config::resolve::{DevNo, Disks};
+use dmremap_policyd::core::{Area, Device, Event, Policy};
+use dmremap_policyd::driver::reader::{self, Reader};
+use dmremap_policyd::driver::writer::{self, Writer};
+use dmremap_policyd::driver::{Ask, Clock, Conversation, Jobs, Kernel, Target};
+use dmremap_policyd::io::probe::ReadAt;
+use dmremap_policyd::link::{Bell, LinkError};
+use dmremap_policyd::metadata::{Disk, Error, Expect, Fact, Geometry, Identity, Store, Uuid};
+use dmremap_policyd::units::{Sectors, Slot};
+use dmremap_protocol::frame::Refusal;
+use dmremap_protocol::{Message, Request};
+use nix::libc;
+
+use crate::cover::{Region, Task};
+use crate::disk::DiskError;
+use crate::kernel::{DATA_DEV, SPARE_DEV};
+use crate::script::Which;
+use crate::sys::{Ev, Sys};
+
+#[derive(Clone)]
+pub struct Shared(Arc<Mutex<Sys>>);
+
+impl Shared {
+    pub fn new(sys: Sys) -> Shared {
+        Shared(Arc::new(Mutex::new(sys)))
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, Sys> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A disk as the daemon has it open.
+pub struct Open {
+    sys: Shared,
+    which: Which,
+}
+
+fn error(error: DiskError) -> io::Error {
+    io::Error::from_raw_os_error(match error {
+        DiskError::Medium => libc::ENODATA,
+        DiskError::Io => libc::EIO,
+        DiskError::Gone => libc::ENODEV,
+    })
+}
+
+impl Disk for Open {
+    fn size(&self) -> Sectors {
+        Sectors(self.sys.lock().config.spare)
+    }
+    fn physical_block(&self) -> u64 {
+        4096
+    }
+    fn read(&mut self, at: Slot, buf: &mut [u8]) -> io::Result<()> {
+        self.sys.lock().daemon_read(self.which, at.0, buf).map_err(error)
+    }
+    fn write(&mut self, at: Slot, buf: &[u8]) -> io::Result<()> {
+        self.sys.lock().daemon_write(at.0, buf).map_err(error)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.sys.lock().daemon_flush().map_err(error)
+    }
+}
+
+impl ReadAt for Open {
+    fn read_at(&mut self, at: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.sys.lock().daemon_read(self.which, at / 512, buf).map_err(error)
+    }
+}
+
+struct Link {
+    sys: Shared,
+    port: u32,
+}
+
+impl Kernel for Link {
+    async fn request(&mut self, request: &Request) -> Result<Vec<Message>, LinkError> {
+        match self.sys.lock().daemon_request(self.port, request) {
+            None => Err(LinkError::Timeout),
+            Some(Ok(messages)) => Ok(messages),
+            Some(Err(errno)) => Err(LinkError::Refused(Refusal { errno, text: None })),
+        }
+    }
+
+    fn port(&self) -> u32 {
+        self.port
+    }
+}
+
+struct Time(Shared);
+
+impl Clock for Time {
+    fn now(&self) -> Duration {
+        Duration::from_micros(self.0.lock().now)
+    }
+}
+
+/// Nothing of the system waits, so the future is ready when it is first asked.
+fn now<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => unreachable!("the simulated kernel answers at once"),
+    }
+}
+
+/// Of the two disks in a simulation.
+pub fn identity(which: Which, size: u64) -> Identity {
+    let serial = if which == Which::Data { "DATA" } else { "SPARE" };
+    Identity::new(Sectors(size)).with(Fact::Serial, serial)
+}
+
+pub const MACHINE: Uuid = Uuid([7; 16]);
+
+pub struct Daemon {
+    sys: Shared,
+    conversation: Conversation<Link, Time>,
+    reader: Reader<Open>,
+    writer: Writer<Open>,
+    reads: Receiver<reader::Job>,
+    writes: Receiver<writer::Job>,
+    reading: VecDeque<reader::Job>,
+    writing: VecDeque<writer::Job>,
+    told: VecDeque<Event>,
+    port: u32,
+    timer: Option<Duration>,
+}
+
+impl Daemon {
+    /// `data` is the disk that it finds in place of the data disk.
+    pub fn start(sys: &Shared, data: &Identity, spare: &Identity) -> Result<Daemon, Error> {
+        let open = |which| Open { sys: sys.clone(), which };
+        let expect = Expect {
+            data: Some(data.clone()),
+            block: Some(Sectors(sys.lock().config.block)),
+            machine: Some(MACHINE),
+            ..Expect::spare(spare.clone())
+        };
+        sys.lock().task = Task::Open;
+        let (store, proof) = Store::open(open(Which::Spare), &expect)?;
+        let geometry = *store.geometry();
+        let area = Area { start: geometry.slots, len: geometry.slot_sectors, unit: geometry.unit };
+        let core = Device::new(Policy::default(), area, store.table().clone(), proof.into());
+        let (mapped, block) = (store.superblock().mapped, store.superblock().block);
+        let disks = Disks { data: DevNo::from_wire(DATA_DEV), spare: DevNo::from_wire(SPARE_DEV) };
+        let target = Target { disks, sectors: mapped, block };
+        let (to_reader, reads) = channel();
+        let (to_writer, writes) = channel();
+        let jobs = Jobs { reader: to_reader, writer: to_writer };
+        let port = 100 + sys.lock().life;
+        let link = Link { sys: sys.clone(), port };
+        let clock = Time(sys.clone());
+        let conversation = Conversation::new("sim".into(), core, link, clock, target, jobs);
+        let mut guard = sys.lock();
+        guard.regions = regions(&geometry);
+        guard.daemon_in(10, Ev::Look);
+        guard.daemon_in(20, Ev::Tidy);
+        drop(guard);
+        Ok(Daemon {
+            sys: sys.clone(),
+            conversation,
+            reader: Reader::new(open(Which::Data), open(Which::Spare)),
+            writer: Writer::new(store),
+            reads,
+            writes,
+            reading: VecDeque::new(),
+            writing: VecDeque::new(),
+            told: VecDeque::new(),
+            port,
+            timer: None,
+        })
+    }
+
+    pub fn core(&self) -> &Device {
+        self.conversation.core()
+    }
+
+    pub fn run(&mut self, event: Ev) {
+        match event {
+            Ev::Look => {
+                now(self.conversation.look());
+                self.sys.lock().daemon_in(1_000_000, Ev::Look);
+            }
+            Ev::Hear => {
+                let bell = Bell::Instance(self.sys.lock().k.id);
+                now(self.conversation.asked(Ask::Doorbell(bell)));
+            }
+            Ev::Timer(at) => {
+                if self.conversation.timer() == Some(Duration::from_micros(at)) {
+                    self.timer = None;
+                    now(self.conversation.tick());
+                }
+            }
+            Ev::Tell => {
+                if let Some(event) = self.told.pop_front() {
+                    now(self.conversation.handle(event));
+                }
+            }
+            Ev::Read => {
+                if let Some(job) = self.reading.pop_front() {
+                    self.sys.lock().task = Task::Other;
+                    let event = self.reader.work(job);
+                    self.tell(event);
+                }
+            }
+            Ev::Write => self.write(),
+            Ev::Tidy if self.writing.is_empty() => {
+                self.sys.lock().task = Task::Checkpoint;
+                let news = self.writer.rest();
+                news.into_iter().for_each(|event| self.tell(event));
+            }
+            _ => {}
+        }
+        self.hand_on();
+    }
+
+    fn write(&mut self) {
+        let Some(job) = self.writing.pop_front() else { return };
+        self.sys.lock().task = match &job {
+            writer::Job::Flush => Task::Flush,
+            writer::Job::Commit(_) => Task::Commit,
+            writer::Job::Restate => Task::Restate,
+        };
+        let told = self.writer.work(job);
+        told.into_iter().for_each(|event| self.tell(event));
+        if self.writing.is_empty() {
+            self.sys.lock().daemon_in(1, Ev::Tidy);
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.told.push_back(event);
+        self.later(Ev::Tell);
+    }
+
+    fn later(&self, event: Ev) {
+        let mut sys = self.sys.lock();
+        let delay = match sys.rng.below(16) {
+            0 => sys.rng.range(200, 5000),
+            _ => sys.rng.range(1, 60),
+        };
+        sys.daemon_in(delay, event);
+    }
+
+    /// What a turn left to do.
+    fn hand_on(&mut self) {
+        while let Ok(job) = self.reads.try_recv() {
+            self.reading.push_back(job);
+            self.later(Ev::Read);
+        }
+        while let Ok(job) = self.writes.try_recv() {
+            self.writing.push_back(job);
+            self.later(Ev::Write);
+        }
+        let timer = self.conversation.timer();
+        if timer != self.timer {
+            self.timer = timer;
+            if let Some(at) = timer {
+                let mut sys = self.sys.lock();
+                let at = at.as_micros() as u64;
+                let after = at.saturating_sub(sys.now);
+                sys.daemon_in(after, Ev::Timer(at));
+            }
+        }
+    }
+
+    /// It is gone, and its socket with it.
+    pub fn die(self) {
+        self.sys.lock().socket_ends(self.port);
+    }
+
+    /// In good order: what is under way on the spare is ended, then the label is closed.
+    pub fn end(mut self) {
+        self.sys.lock().socket_ends(self.port);
+        while !self.writing.is_empty() {
+            self.write();
+        }
+        self.sys.lock().task = Task::Close;
+        self.writer.close();
+    }
+}
+
+fn regions(geometry: &Geometry) -> Vec<(u64, Region)> {
+    let unit = geometry.unit.0;
+    let log = u64::from(geometry.log_blocks) * unit;
+    let [first, second] = geometry.mirrors;
+    vec![
+        (0, Region::Label),
+        (first.0, Region::Log(0)),
+        (first.0 + log, Region::Checkpoint(0)),
+        (geometry.slots.0, Region::Slots),
+        (second.0, Region::Log(1)),
+        (second.0 + log, Region::Checkpoint(1)),
+    ]
+}

@@ -1,0 +1,209 @@
+//! From a seed to a script.
+
+use crate::disk::{BAD_READ, BAD_WRITE, HEALS};
+use crate::rng::Rng;
+use crate::script::{Config, Op, Script, Step, Which};
+
+/// What else goes wrong, besides bad sectors, crashes and lost bells. One kind a seed, so that most
+/// seeds allow no error at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flavour {
+    Plain,
+    Daemon,
+    Requests,
+    SpareSlots,
+    Metadata,
+    Flushes,
+    DataFlushes,
+    Transport,
+    Bounds,
+    Suspends,
+    Foreign,
+    Lying,
+}
+
+const FLAVOURS: [Flavour; 16] = [
+    Flavour::Plain,
+    Flavour::Plain,
+    Flavour::Plain,
+    Flavour::Daemon,
+    Flavour::Daemon,
+    Flavour::Requests,
+    Flavour::Requests,
+    Flavour::SpareSlots,
+    Flavour::Metadata,
+    Flavour::Flushes,
+    Flavour::DataFlushes,
+    Flavour::Transport,
+    Flavour::Bounds,
+    Flavour::Suspends,
+    Flavour::Foreign,
+    Flavour::Lying,
+];
+
+pub const STEPS: usize = 220;
+
+struct Maker {
+    rng: Rng,
+    config: Config,
+    flavour: Flavour,
+    /// Where applications are busy.
+    hot: Vec<u64>,
+    bad: u64,
+    spoilt: u64,
+}
+
+pub fn script(seed: u64) -> Script {
+    let mut rng = Rng::new(seed, 0);
+    let flavour = FLAVOURS[rng.below(FLAVOURS.len() as u64) as usize];
+    let block = [1, 1, 8][rng.below(3) as usize];
+    let bounds = flavour == Flavour::Bounds;
+    let config = Config {
+        sectors: 2048,
+        spare: [11_008, 12_288][rng.below(2) as usize],
+        block,
+        hold_ms: if bounds { rng.range(5, 3000) } else { 60_000 },
+        ready_ms: if bounds { rng.range(5, 3000) } else { 60_000 },
+        max_held: if bounds { rng.range(1, 8) } else { 1024 },
+        queue_unowned: !bounds || rng.chance(50),
+        says_medium: rng.chance(70),
+        lying_flush: flavour == Flavour::Lying,
+        lost_bells: [0, 10, 50][rng.below(3) as usize],
+        no_memory: if flavour == Flavour::Requests { 20 } else { 0 },
+        lost_answers: if flavour == Flavour::Requests { 20 } else { 0 },
+    };
+    let hot = (0..6).map(|_| rng.below(config.sectors / 8 - 16) * 8).collect();
+    let mut maker = Maker { rng, config, flavour, hot, bad: 0, spoilt: 0 };
+    let steps = maker.steps();
+    Script { seed, config: maker.config, steps }
+}
+
+impl Maker {
+    fn steps(&mut self) -> Vec<Step> {
+        let mut steps = vec![Step { after: 200_000, op: self.bad() }];
+        let crash = self.rng.range(40, 180) as usize;
+        while steps.len() < STEPS {
+            let after = self.pause();
+            let op = if steps.len() == crash { self.crash() } else { self.any() };
+            steps.push(Step { after, op });
+        }
+        steps
+    }
+
+    fn pause(&mut self) -> u64 {
+        match self.rng.below(40) {
+            0 => self.rng.range(100_000, 2_000_000),
+            1..4 => self.rng.range(3_000, 50_000),
+            _ => self.rng.range(5, 1200),
+        }
+    }
+
+    fn range(&mut self) -> (u64, u64) {
+        let block = self.config.block;
+        let hot = self.hot[self.rng.below(self.hot.len() as u64) as usize];
+        let len = match self.rng.below(8) {
+            0 => self.rng.range(9, 40),
+            1..3 => 8,
+            _ => self.rng.range(1, 9),
+        };
+        let start = (hot + self.rng.below(48)) / block * block;
+        let len = len.next_multiple_of(block);
+        (start.min(self.config.sectors - len), len)
+    }
+
+    fn bad(&mut self) -> Op {
+        let block = self.config.block;
+        let (start, _) = self.range();
+        let len = (1 + self.rng.below(3)) * block;
+        self.bad += len;
+        let flags = [BAD_WRITE | BAD_READ, BAD_WRITE, BAD_READ | HEALS, BAD_READ];
+        let flags = flags[self.rng.below(8).min(3) as usize % 4];
+        let flags = if self.rng.chance(50) { BAD_WRITE | BAD_READ } else { flags };
+        Op::Bad { start, len: len.min(self.config.sectors - start), flags }
+    }
+
+    fn back(&mut self) -> u64 {
+        match self.rng.below(6) {
+            0 => self.rng.range(500, 5000),
+            _ => self.rng.range(1, 200),
+        }
+    }
+
+    fn crash(&mut self) -> Op {
+        let ms = self.back();
+        match self.rng.below(8) {
+            0..2 => Op::Kill { back_ms: ms },
+            2 => Op::KillAfter { ios: self.rng.range(1, 30), back_ms: ms },
+            3 => Op::CutAfter { ios: self.rng.range(1, 30), off_ms: ms },
+            4 => Op::Restart { back_ms: ms },
+            _ => Op::PowerCut { off_ms: ms },
+        }
+    }
+
+    fn any(&mut self) -> Op {
+        match self.rng.below(200) {
+            0..10 if self.bad < 60 * self.config.block => self.bad(),
+            10..14 => self.crash(),
+            14..16 => Op::Enobufs,
+            16..28 => self.flavoured(),
+            28..40 => Op::Flush,
+            40..100 => {
+                let (start, len) = self.range();
+                Op::Read { start, len, ahead: self.rng.below(20) == 0 }
+            }
+            _ => {
+                let (start, len) = self.range();
+                Op::Write { start, len, fua: self.rng.below(6) == 0 }
+            }
+        }
+    }
+
+    fn flavoured(&mut self) -> Op {
+        let ms = self.back();
+        let one = self.rng.chance(50);
+        let disk = if one { Which::Data } else { Which::Spare };
+        self.spoilt += 1;
+        match self.flavour {
+            Flavour::Daemon => match self.rng.below(4) {
+                0 => Op::Stop { ms },
+                1 => Op::LoseClaim,
+                2 => Op::Slow { disk, ms: ms.min(1000) },
+                _ => self.crash(),
+            },
+            Flavour::SpareSlots if self.spoilt < 8 => {
+                let flags = [BAD_WRITE, BAD_WRITE | BAD_READ][self.rng.below(2) as usize];
+                Op::BadSlots { unit: self.rng.below(24), units: 1, flags }
+            }
+            Flavour::Metadata if self.spoilt < 2 => self.damage(),
+            Flavour::Metadata if self.spoilt < 6 => Op::Hiccup { disk: Which::Spare, writes: 1 },
+            Flavour::Flushes | Flavour::DataFlushes if self.spoilt < 6 => {
+                let data = self.flavour == Flavour::DataFlushes;
+                let disk = if data { Which::Data } else { Which::Spare };
+                Op::FailFlush { disk, flushes: 1, drops: one }
+            }
+            Flavour::Transport if self.spoilt < 4 => Op::Gone { disk, ms: ms.min(2000) },
+            Flavour::Transport => Op::Hiccup { disk: Which::Data, writes: 1 },
+            Flavour::Suspends => {
+                let noflush = self.rng.chance(50);
+                Op::Suspend { noflush, ms: self.rng.below(200), hold_ms: 60_000 }
+            }
+            Flavour::Foreign if self.spoilt < 6 => match self.rng.below(3) {
+                0 => Op::Swapped { disk, back_ms: ms },
+                _ => Op::RolledBack { back_ms: ms },
+            },
+            _ => Op::Rest { ms: 0 },
+        }
+    }
+
+    /// One mirror, or up to four superblock copies.
+    fn damage(&mut self) -> Op {
+        let flags = [BAD_WRITE, BAD_WRITE | BAD_READ][self.rng.below(2) as usize];
+        match self.rng.below(2) {
+            0 => Op::BadCopies { copies: [30, 15, 29, 1][self.rng.below(4) as usize], flags },
+            _ => {
+                let (mirror, block) = (self.rng.below(2), self.rng.below(36));
+                Op::BadMirror { mirror, block, blocks: self.rng.range(1, 40), flags }
+            }
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! `verdict.c`: the owner's words but for TRY and PLACE.
+
+use dmremap_protocol::uapi::{FaultState, Kind};
+use dmremap_protocol::{Extent, Piece, SlotArea};
+use nix::libc;
+
+use super::Cell;
+use super::bio::{Sts, Why};
+use crate::oracle::Trouble;
+use crate::sys::Sys;
+
+type Done = Result<(), i32>;
+
+fn cell(kind: Kind, slot: u64) -> Cell {
+    match kind {
+        Kind::Mapped => Cell::Mapped(slot),
+        Kind::PoisonData => Cell::PoisonData,
+        Kind::PoisonSlot => Cell::PoisonSlot(slot),
+        Kind::Direct | Kind::Retired => Cell::Direct,
+    }
+}
+
+impl Sys {
+    pub(super) fn claim(&mut self, port: u32, area: SlotArea, commit: u64) -> Done {
+        let unit = u64::from(area.unit);
+        if !unit.is_power_of_two() || !(8..=2048).contains(&unit) || unit % self.k.block != 0 {
+            return Err(libc::EINVAL);
+        }
+        let end = area.start.checked_add(area.sectors);
+        if area.sectors == 0
+            || area.start % unit != 0
+            || area.sectors % unit != 0
+            || end.is_none_or(|end| end > self.spare.sectors)
+        {
+            return Err(libc::ERANGE);
+        }
+        if self.k.owner != 0 && self.k.owner != port {
+            return Err(libc::EBUSY);
+        }
+        if commit < self.k.commit {
+            return Err(libc::ESTALE);
+        }
+        if self.k.slots.is_some_and(|slots| slots != area) {
+            return Err(libc::EINVAL);
+        }
+        if !self.k.ready {
+            self.memory()?;
+            self.k.used = vec![false; area.sectors as usize];
+            self.k.retired = vec![false; area.sectors as usize];
+            self.k.slots = Some(area);
+            self.k.cells.fill(Cell::Direct);
+            self.k.extents = 0;
+            self.k.loaded = 0;
+        }
+        if self.view.is_some() {
+            self.oracle.violate("I6: a spare that was rolled back is served".into());
+        }
+        self.k.owner = port;
+        let now = self.now;
+        self.oracle.excuses.set(Trouble::Unowned, now);
+        self.k.commit = commit;
+        self.say(|| format!("  claimed by {port} at commit {commit}"));
+        Ok(())
+    }
+
+    fn admit(&mut self, e: &Extent) -> Done {
+        let (block, len) = (self.k.block, u64::from(e.len));
+        if len == 0 || e.kind == Kind::Direct {
+            return Err(libc::EINVAL);
+        }
+        if e.kind != Kind::PoisonData {
+            if e.slot % block != 0 {
+                return Err(libc::ERANGE);
+            }
+            self.slots_free(e.slot, len)?;
+        }
+        if e.kind != Kind::Retired {
+            let end = e.start + len;
+            let aligned = e.start % block == 0 && len % block == 0;
+            if e.start < self.k.loaded || end > self.k.sectors || !aligned {
+                return Err(libc::ERANGE);
+            }
+            self.k.loaded = end;
+        }
+        if e.kind != Kind::PoisonData {
+            self.k.mark(e.slot, len, true, false);
+        }
+        if e.kind == Kind::Retired {
+            self.k.mark(e.slot, len, true, true);
+        }
+        Ok(())
+    }
+
+    pub(super) fn load(&mut self, extents: &[Extent]) -> Done {
+        if self.k.ready {
+            return Err(libc::EBUSY);
+        }
+        for e in extents {
+            self.admit(e)?;
+        }
+        if let Err(errno) = self.memory() {
+            self.owner_gone();
+            return Err(errno);
+        }
+        for e in extents.iter().filter(|e| e.kind != Kind::Retired) {
+            self.set(e.start, u64::from(e.len), e.kind, e.slot);
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, start: u64, len: u64, kind: Kind, slot: u64) {
+        for i in 0..len {
+            self.k.set_cell(start + i, cell(kind, slot).advance(i));
+        }
+    }
+
+    pub(super) fn ready(&mut self) {
+        if !self.k.ready {
+            self.publish();
+            self.k.ready = true;
+            self.unpark();
+        }
+    }
+
+    fn set_piece(&mut self, start: u64, p: &Piece) {
+        let at = start + u64::from(p.offset);
+        for i in 0..u64::from(p.len) {
+            let new = cell(p.kind, p.slot).advance(i);
+            let old = self.k.cells[(at + i) as usize];
+            if let (Kind::Mapped, Some(slot)) = (p.kind, old.slot()) {
+                if old.slot() != new.slot() {
+                    self.k.mark(slot, 1, true, true);
+                }
+            }
+            self.k.set_cell(at + i, new);
+        }
+        if p.kind == Kind::Direct {
+            self.k.direct_generation = self.k.generation + 1;
+        }
+    }
+
+    pub(super) fn install(&mut self, commit: u64, ids: &[u64]) -> Done {
+        if commit < self.k.commit {
+            return Err(libc::ESTALE);
+        }
+        for &id in ids {
+            match self.k.find(id) {
+                None if id == 0 || id >= self.k.next_fault => return Err(libc::ENOENT),
+                Some(f) if self.k.faults[f].state != FaultState::Placed => return Err(libc::EBUSY),
+                _ => {}
+            }
+        }
+        for &id in ids {
+            let Some(f) = self.k.find(id) else { continue };
+            self.k.faults[f].installing = true;
+            let (start, pieces) = (self.k.faults[f].start, self.k.faults[f].pieces.clone());
+            for piece in &pieces {
+                self.memory()?;
+                self.checks.installed(start, piece, &self.oracle);
+                self.set_piece(start, piece);
+            }
+        }
+        let mut done = Vec::new();
+        for &id in ids {
+            let Some(f) = self.k.find(id) else { continue };
+            let fault = &self.k.faults[f];
+            match (fault.bio, fault.write) {
+                (Some(b), true) => done.push(b),
+                (Some(b), false) => self.k.parked.push(b),
+                _ => {}
+            }
+            self.fault_end(id);
+            self.k.counts.installs += 1;
+        }
+        self.k.commit = commit;
+        self.checks.committed(commit);
+        self.publish();
+        self.say(|| format!("  installed {ids:?} at commit {commit}"));
+        for b in done {
+            match self.fua_fails(b) {
+                true => self.end(b, Sts::Io, Why::Flush),
+                false => self.end(b, Sts::Ok, Why::None),
+            }
+        }
+        self.unpark();
+        Ok(())
+    }
+
+    pub(super) fn release(&mut self, id: u64) -> Done {
+        let f = self.k.find(id).ok_or(libc::ENOENT)?;
+        let fault = &self.k.faults[f];
+        if fault.state == FaultState::Busy || fault.installing {
+            return Err(libc::EBUSY);
+        }
+        let bio = fault.bio;
+        self.k.parked.extend(bio);
+        self.fault_end(id);
+        self.k.counts.releases += 1;
+        self.publish();
+        self.unpark();
+        Ok(())
+    }
+
+    pub(super) fn fail(&mut self, id: u64) -> Done {
+        let f = self.k.find(id).ok_or(libc::ENOENT)?;
+        let b = self.k.faults[f].bio.ok_or(libc::ENOENT)?;
+        if self.k.faults[f].state == FaultState::Busy {
+            return Err(libc::EBUSY);
+        }
+        self.lose_bio(id);
+        self.k.counts.fails += 1;
+        let status = self.last_word(b);
+        self.end(b, status, Why::Failed);
+        Ok(())
+    }
+
+    pub(super) fn fence(&mut self, start: u64, len: u64) -> Result<u64, i32> {
+        let block = self.k.block;
+        if len == 0 || start + len > self.k.sectors || start % block != 0 || len % block != 0 {
+            return Err(libc::ERANGE);
+        }
+        if !self.k.ready || self.k.faults.iter().any(|f| f.overlaps(start, len)) {
+            return Err(libc::EBUSY);
+        }
+        let f = self.fault_new(start, len).ok_or(libc::EBUSY)?;
+        self.k.faults[f].fence = true;
+        self.k.faults[f].listed = true;
+        let id = self.k.faults[f].id;
+        self.publish();
+        Ok(id)
+    }
+}

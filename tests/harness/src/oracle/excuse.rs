@@ -1,0 +1,182 @@
+//! Which errors the script justifies. An I/O is excused by a trouble that lasted until after it was
+//! submitted; what nothing excuses must succeed.
+
+use crate::disk::{BAD_READ, BAD_WRITE, HEALS};
+use crate::kernel::{Io, IoKind, Sts, Why};
+use crate::script::Config;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// The daemon was away for as long as a hold may last.
+    Away,
+    /// Nobody had claimed the instance.
+    Unowned,
+    /// Something happened for which the daemon may give up.
+    Verdict,
+    /// A disk did not answer.
+    Gone,
+    /// A flush failed, and no later one has told its caller yet.
+    Flush,
+    /// The spare may be refused for a while.
+    Spare,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Sector {
+    flags: u8,
+    was_bad: bool,
+    /// Reads that began before this may find the data disk's damage.
+    unreadable_until: u64,
+    /// Writes under way that began while it refused writes; and all.
+    refused: u32,
+    under_way: u32,
+}
+
+pub struct Excuses {
+    until: [u64; 6],
+    sectors: Vec<Sector>,
+    /// Added to every deadline.
+    extra: u64,
+    short_holds: bool,
+    few_holds: bool,
+    anything_unreadable: bool,
+}
+
+impl Excuses {
+    pub fn new(config: &Config) -> Excuses {
+        Excuses {
+            until: [0; 6],
+            sectors: vec![Sector::default(); config.sectors as usize],
+            extra: 0,
+            short_holds: config.hold_ms.min(config.ready_ms) < 30_000,
+            few_holds: config.max_held < 64,
+            anything_unreadable: false,
+        }
+    }
+
+    /// I/O that is submitted up to then is excused.
+    pub fn trouble(&mut self, trouble: Trouble, until: u64) {
+        let at = &mut self.until[trouble as usize];
+        *at = (*at).max(until);
+    }
+
+    pub fn set(&mut self, trouble: Trouble, until: u64) {
+        self.until[trouble as usize] = until;
+    }
+
+    /// What was to last until somebody does something ends.
+    pub fn set_if_endless(&mut self, trouble: Trouble, until: u64) {
+        let at = &mut self.until[trouble as usize];
+        *at = if *at == u64::MAX { until } else { *at };
+    }
+
+    pub fn lasts(&self, trouble: Trouble, now: u64) -> bool {
+        now <= self.until[trouble as usize]
+    }
+
+    /// Slots went bad under what they hold, and nobody here knows where that belongs.
+    pub fn spare_unreadable(&mut self) {
+        self.anything_unreadable = true;
+    }
+
+    pub fn delayed(&mut self, us: u64) {
+        self.extra += us;
+    }
+
+    pub fn delay(&self) -> u64 {
+        self.extra
+    }
+
+    pub fn went_bad(&mut self, start: u64, len: u64, flags: u8) {
+        for sector in self.range(start, len) {
+            sector.flags |= flags;
+            sector.was_bad = true;
+            if flags & BAD_READ != 0 {
+                sector.unreadable_until = u64::MAX;
+            }
+        }
+    }
+
+    /// Any sector may have seemed bad for a moment.
+    pub fn hiccup(&mut self) {
+        self.sectors.iter_mut().for_each(|s| s.was_bad = true);
+    }
+
+    pub fn was_bad(&self, sector: u64) -> bool {
+        self.sectors[sector as usize].was_bad
+    }
+
+    fn range(&mut self, start: u64, len: u64) -> impl Iterator<Item = &mut Sector> {
+        let end = (start + len).min(self.sectors.len() as u64) as usize;
+        self.sectors[start as usize..end].iter_mut()
+    }
+
+    pub fn write_begins(&mut self, start: u64, len: u64) {
+        for sector in self.range(start, len) {
+            sector.under_way += 1;
+            sector.refused += u32::from(sector.flags & BAD_WRITE != 0);
+        }
+    }
+
+    /// Acknowledged or not, at a time.
+    pub fn write_ends(&mut self, start: u64, len: u64, acked: bool, now: u64) {
+        for sector in self.range(start, len) {
+            // All that are under way began under the refusal: whichever this is, it is in a slot.
+            let in_slot = sector.refused == sector.under_way;
+            sector.under_way -= 1;
+            sector.refused =
+                sector.refused.saturating_sub(u32::from(sector.flags & BAD_WRITE != 0));
+            if !acked {
+                continue;
+            }
+            if sector.flags & HEALS != 0 && sector.flags & BAD_WRITE == 0 {
+                sector.flags = 0;
+            }
+            if in_slot || sector.flags & BAD_READ == 0 {
+                sector.unreadable_until = sector.unreadable_until.min(now);
+            }
+        }
+    }
+
+    pub fn power_cut(&mut self) {
+        for sector in &mut self.sectors {
+            sector.under_way = 0;
+            sector.refused = 0;
+        }
+    }
+
+    fn excused(&self, io: &Io, trouble: Trouble) -> bool {
+        io.submitted <= self.until[trouble as usize]
+    }
+
+    pub fn admit(&self, io: &Io) -> Result<(), &'static str> {
+        let sectors = io.start as usize..(io.start + io.len) as usize;
+        let unreadable = |s: &Sector| io.submitted <= s.unreadable_until;
+        let (ok, why) = match io.why {
+            Why::Ahead => (io.ahead, "it was no read-ahead"),
+            Why::Poison => (
+                io.kind == IoKind::Read
+                    && (self.anything_unreadable || self.sectors[sectors].iter().any(unreadable)),
+                "what was written last can be read",
+            ),
+            Why::Class if io.status != Sts::Other => (io.ahead, "an error of the medium passed up"),
+            Why::Class => (self.excused(io, Trouble::Gone), "both disks were there"),
+            Why::Failed => (
+                self.excused(io, Trouble::Verdict) || self.excused(io, Trouble::Gone),
+                "the daemon had no reason to give up",
+            ),
+            Why::Expired => (
+                self.short_holds || self.excused(io, Trouble::Away),
+                "the daemon was there in time",
+            ),
+            Why::Unowned => (self.excused(io, Trouble::Unowned), "the instance was owned"),
+            Why::Bound => (self.few_holds, "there was room to hold it"),
+            Why::Flush => (
+                self.excused(io, Trouble::Flush) || self.excused(io, Trouble::Gone),
+                "no flush had failed",
+            ),
+            Why::None => (false, "for no reason"),
+        };
+        if ok { Ok(()) } else { Err(why) }
+    }
+}

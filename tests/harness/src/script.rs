@@ -1,0 +1,152 @@
+//! What happens in a simulation, in words that can be stored, shortened and told again.
+
+use serde::{Deserialize, Serialize};
+
+/// What does not change while it runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    /// Of the mapped device.
+    pub sectors: u64,
+    pub spare: u64,
+    /// Logical block, in sectors.
+    pub block: u64,
+    pub hold_ms: u64,
+    pub ready_ms: u64,
+    pub max_held: u64,
+    pub queue_unowned: bool,
+    /// Bad sectors say that the medium is bad.
+    pub says_medium: bool,
+    pub lying_flush: bool,
+    /// Of 100 doorbells, so many are lost.
+    pub lost_bells: u64,
+    /// Of 100 requests, so many find no memory.
+    pub no_memory: u64,
+    /// Of 1000 requests, so many answers are lost.
+    pub lost_answers: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Which {
+    Data,
+    Spare,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Op {
+    Write {
+        start: u64,
+        len: u64,
+        fua: bool,
+    },
+    Read {
+        start: u64,
+        len: u64,
+        ahead: bool,
+    },
+    Flush,
+    /// Sectors of the data disk go bad.
+    Bad {
+        start: u64,
+        len: u64,
+        flags: u8,
+    },
+    /// The next writes of a disk fail although it is sound.
+    Hiccup {
+        disk: Which,
+        writes: u32,
+    },
+    /// Units of the slot area refuse writes, or reads too.
+    BadSlots {
+        unit: u64,
+        units: u64,
+        flags: u8,
+    },
+    /// Blocks of a mirror refuse.
+    BadMirror {
+        mirror: u64,
+        block: u64,
+        blocks: u64,
+        flags: u8,
+    },
+    /// Superblock copies refuse: a bit each.
+    BadCopies {
+        copies: u8,
+        flags: u8,
+    },
+    FailFlush {
+        disk: Which,
+        flushes: u32,
+        drops: bool,
+    },
+    /// The next I/O of the disk takes this long.
+    Slow {
+        disk: Which,
+        ms: u64,
+    },
+    /// The disk does not answer for a time.
+    Gone {
+        disk: Which,
+        ms: u64,
+    },
+    /// The daemon dies, and is back after a time.
+    Kill {
+        back_ms: u64,
+    },
+    /// It dies after so many more I/Os of its own.
+    KillAfter {
+        ios: u64,
+        back_ms: u64,
+    },
+    /// It ends in good order.
+    Restart {
+        back_ms: u64,
+    },
+    /// It is stopped for a time.
+    Stop {
+        ms: u64,
+    },
+    PowerCut {
+        off_ms: u64,
+    },
+    CutAfter {
+        ios: u64,
+        off_ms: u64,
+    },
+    LoseClaim,
+    Enobufs,
+    Suspend {
+        noflush: bool,
+        ms: u64,
+        hold_ms: u64,
+    },
+    /// The daemon starts with an earlier copy of the spare, then with the right one.
+    RolledBack {
+        back_ms: u64,
+    },
+    /// The same with another spare, or another data disk.
+    Swapped {
+        disk: Which,
+        back_ms: u64,
+    },
+    /// Time passes.
+    Rest {
+        ms: u64,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// Microseconds after the step before it.
+    pub after: u64,
+    pub op: Op,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Script {
+    /// Of all that the steps leave to chance.
+    pub seed: u64,
+    pub config: Config,
+    pub steps: Vec<Step>,
+}

@@ -1,0 +1,283 @@
+//! One simulation, from its script to its verdict.
+
+use dmremap_policyd::metadata::Error;
+
+use crate::cover::Cover;
+use crate::daemon::{Daemon, Shared, identity};
+use crate::disk::{Disk, Image};
+use crate::kernel::{IoKind, Kernel};
+use crate::oracle::Trouble;
+use crate::script::{Script, Which};
+use crate::sys::{Ev, Next, Stop, Sys};
+use crate::{made, step};
+
+const SECOND: u64 = 1_000_000;
+
+pub struct Outcome {
+    pub violation: Option<String>,
+    pub cover: Cover,
+    pub simulated_us: u64,
+    pub ios: u64,
+    pub errors: u64,
+    pub crashes: u64,
+}
+
+pub struct Sim {
+    sys: Shared,
+    daemon: Option<Daemon>,
+    /// What a stopped daemon has not seen yet.
+    stopped: Option<Vec<Ev>>,
+    /// Starts of the daemon that must be refused, and why.
+    wrong: Option<Stop>,
+    crashes: u64,
+}
+
+pub fn run(script: &Script, trace: bool) -> Outcome {
+    let config = script.config.clone();
+    let (mut data, mut spare) = (made::data(&config), made::spare(&config));
+    for disk in [&mut data, &mut spare] {
+        disk.says_medium = config.says_medium;
+        disk.lying = config.lying_flush;
+    }
+    let mut sys = Sys::new(config, script.steps.clone(), script.seed, data, spare, trace);
+    sys.k.on = false;
+    sys.daemon_in(0, Ev::Boot);
+    let first = script.steps.first().map_or(0, |step| step.after);
+    sys.kernel_in(first, Ev::Step);
+    let mut sim =
+        Sim { sys: Shared::new(sys), daemon: None, stopped: None, wrong: None, crashes: 0 };
+    sim.all();
+    let mut sys = sim.sys.lock();
+    let checks = sys.checks.violation.take();
+    let violation = sys.oracle.violation.take().or(checks);
+    Outcome {
+        violation,
+        cover: std::mem::take(&mut sys.cover),
+        simulated_us: sys.now,
+        ios: sys.oracle.done,
+        errors: sys.oracle.errors,
+        crashes: sim.crashes,
+    }
+}
+
+impl Sim {
+    fn all(&mut self) {
+        while !self.failed() && !self.sys.lock().steps.as_slice().is_empty() && self.turn() {}
+        self.come_to_rest("the end of the script");
+        self.read_all();
+        self.sys.lock().stop = Some(Stop::Cut { off_ms: 10 });
+        self.come_to_rest("the last power cut");
+        self.read_all();
+    }
+
+    fn failed(&self) -> bool {
+        let sys = self.sys.lock();
+        sys.oracle.violation.is_some() || sys.checks.violation.is_some()
+    }
+
+    /// Nothing new goes wrong: within a time everything is answered, and the device served.
+    fn come_to_rest(&mut self, after: &str) {
+        let limit = {
+            let mut sys = self.sys.lock();
+            sys.calm_from = sys.now;
+            let hold = sys.config.hold_ms.max(sys.config.ready_ms) * 1000;
+            sys.now + hold + sys.oracle.excuses.delay() + 20 * SECOND
+        };
+        while !self.failed() && !self.is_at_rest() {
+            if self.sys.lock().now > limit || !self.turn() {
+                let mut sys = self.sys.lock();
+                let (pending, faults) = (sys.oracle.pending(), sys.k.faults.len());
+                let text = format!(
+                    "not at rest after {after}: {pending} I/Os, {faults} faults, owner {}, ready {}",
+                    sys.k.owner, sys.k.ready
+                );
+                sys.oracle.violate(text);
+            }
+        }
+    }
+
+    fn is_at_rest(&self) -> bool {
+        let sys = self.sys.lock();
+        let served = sys.k.on && sys.k.ready && sys.k.owner != 0 && self.wrong.is_none();
+        served && sys.stop.is_none() && sys.oracle.pending() == 0 && sys.k.faults.is_empty()
+    }
+
+    fn read_all(&mut self) {
+        const STRIDE: u64 = 64;
+        let sectors = self.sys.lock().config.sectors;
+        for start in (0..sectors).step_by(STRIDE as usize) {
+            if self.failed() {
+                return;
+            }
+            {
+                let mut sys = self.sys.lock();
+                sys.tags += 1;
+                let tag = sys.tags;
+                sys.submit(tag, IoKind::Read, (start, STRIDE.min(sectors - start)), false, false);
+            }
+            if start % (16 * STRIDE) == 0 {
+                self.come_to_rest("a read");
+            }
+        }
+        self.come_to_rest("the reads");
+    }
+
+    fn turn(&mut self) -> bool {
+        let next = {
+            let mut sys = self.sys.lock();
+            if sys.bells > 0 && self.daemon.is_some() {
+                sys.bells = 0;
+                let delay = sys.rng.range(1, 100);
+                sys.daemon_in(delay, Ev::Hear);
+            }
+            sys.run_next()
+        };
+        match next {
+            Next::Nothing => return false,
+            Next::Done => {}
+            Next::Stop(stop) => self.stop(stop),
+            Next::Daemon(Ev::Boot) => self.boot(),
+            Next::Daemon(Ev::Start) => self.start(),
+            Next::Daemon(Ev::Continue) if self.wrong.is_some() => {
+                let back_ms = 10;
+                self.wrong = None;
+                self.stop(Stop::Kill { back_ms });
+            }
+            Next::Daemon(Ev::Continue) => {
+                for event in self.stopped.take().unwrap_or_default() {
+                    self.daemon.iter_mut().for_each(|daemon| daemon.run(event));
+                }
+            }
+            Next::Daemon(event) => match (&mut self.stopped, &mut self.daemon) {
+                (Some(waiting), _) => waiting.push(event),
+                (None, Some(daemon)) => daemon.run(event),
+                (None, None) => {}
+            },
+        }
+        true
+    }
+
+    fn boot(&mut self) {
+        let mut sys = self.sys.lock();
+        if sys.k.on {
+            return;
+        }
+        sys.say(|| "power on".to_owned());
+        sys.k = Kernel::new(sys.k.id, &sys.config);
+        sys.oracle.excuses.set(Trouble::Unowned, u64::MAX);
+        let delay = sys.rng.range(1000, 100_000);
+        sys.daemon_in(delay, Ev::Start);
+    }
+
+    fn start(&mut self) {
+        if self.daemon.is_some() || !self.sys.lock().k.on {
+            return;
+        }
+        let (sectors, spare) = {
+            let sys = self.sys.lock();
+            sys.say(|| "the daemon starts".to_owned());
+            (sys.config.sectors, sys.config.spare)
+        };
+        let disk = |which, size| match self.wrong {
+            Some(Stop::Swapped { disk, .. }) if disk == which => {
+                identity(if which == Which::Data { Which::Spare } else { Which::Data }, size)
+            }
+            _ => identity(which, size),
+        };
+        let (data, spare) = (disk(Which::Data, sectors), disk(Which::Spare, spare));
+        let opened = Daemon::start(&self.sys, &data, &spare);
+        match opened {
+            Ok(daemon) => self.opened(daemon),
+            Err(error) => self.refused(&error),
+        }
+    }
+
+    fn opened(&mut self, daemon: Daemon) {
+        self.daemon = Some(daemon);
+        let mut sys = self.sys.lock();
+        match self.wrong {
+            None => {
+                sys.say(|| "the daemon is up".to_owned());
+                let until = sys.now + step::GRACE;
+                if !sys.spare.gone {
+                    sys.oracle.excuses.set_if_endless(Trouble::Verdict, until);
+                }
+            }
+            // It must not get the claim; see there.
+            Some(Stop::RolledBack { back_ms }) => {
+                sys.daemon_in(back_ms * 1000 + 3 * SECOND, Ev::Continue);
+            }
+            Some(_) => sys.oracle.violate("I6: a disk that is not the right one is taken".into()),
+        }
+    }
+
+    fn refused(&mut self, error: &Error) {
+        let mut sys = self.sys.lock();
+        if sys.stop.is_some() {
+            return;
+        }
+        sys.say(|| format!("refused: {error}"));
+        let foreign = matches!(error, Error::Foreign { .. });
+        match self.wrong.take() {
+            Some(Stop::Swapped { .. }) if foreign => {}
+            _ if sys.oracle.excuses.lasts(Trouble::Spare, sys.now) || sys.config.lying_flush => {}
+            _ => sys.oracle.violate(format!("the right spare is refused: {error}")),
+        }
+        sys.life += 1;
+        sys.daemon_in(SECOND, Ev::Start);
+    }
+
+    fn stop(&mut self, stop: Stop) {
+        self.sys.lock().stop = None;
+        if let Stop::Pause { ms } = stop {
+            if self.daemon.is_some() && self.stopped.is_none() {
+                self.stopped = Some(Vec::new());
+                self.sys.lock().daemon_in(ms * 1000, Ev::Continue);
+            }
+            return;
+        }
+        let sudden = stop.is_sudden();
+        self.crashes += u64::from(sudden);
+        let daemon = self.daemon.take();
+        if let Some(daemon) = daemon.as_ref().filter(|_| sudden) {
+            let cut = matches!(stop, Stop::Cut { .. });
+            let faults = daemon.core().snapshot().faults;
+            let mut sys = self.sys.lock();
+            faults.iter().for_each(|f| sys.cover.step(&format!("{:?}", f.step), cut));
+        }
+        self.stopped = None;
+        self.wrong = None;
+        {
+            let mut sys = self.sys.lock();
+            sys.fuse = None;
+            sys.life += 1;
+            sys.say(|| format!("{stop:?}"));
+        }
+        match (stop, daemon) {
+            (Stop::Cut { .. }, _) => self.sys.lock().cut(),
+            (Stop::Restart { .. }, Some(daemon)) => daemon.end(),
+            (_, Some(daemon)) => daemon.die(),
+            (_, None) => {}
+        }
+        let mut sys = self.sys.lock();
+        sys.view = None;
+        match stop {
+            Stop::Cut { off_ms } => sys.daemon_in(off_ms * 1000, Ev::Boot),
+            Stop::Kill { back_ms } | Stop::Restart { back_ms } => {
+                sys.daemon_in(back_ms * 1000, Ev::Start);
+            }
+            Stop::RolledBack { .. } => {
+                let image = sys.snapshot.take().map(|(image, ..)| image);
+                let size = sys.config.spare;
+                sys.view = image.map(|image: Image| Disk::new(image, size));
+                self.wrong = Some(stop);
+                sys.daemon_in(1000, Ev::Start);
+            }
+            Stop::Swapped { .. } => {
+                self.wrong = Some(stop);
+                sys.daemon_in(1000, Ev::Start);
+            }
+            Stop::Pause { .. } => {}
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! The steps of a script, carried out; and what each of them excuses.
+
+use crate::disk::{BAD_READ, Disk};
+use crate::kernel::IoKind;
+use crate::oracle::Trouble;
+use crate::script::{Op, Which};
+use crate::sys::{Ev, Stop, Sys};
+
+/// Applications have no more I/O under way.
+const MOST: usize = 48;
+/// After a trouble the daemon may need this long to get over it, in microseconds.
+pub const GRACE: u64 = 5_000_000;
+
+impl Sys {
+    pub(crate) fn step(&mut self) {
+        let Some(step) = self.steps.next() else { return };
+        self.say(|| format!("{:?}", step.op));
+        self.carry_out(step.op);
+        if let Some(next) = self.steps.as_slice().first() {
+            let after = next.after;
+            self.kernel_in(after, Ev::Step);
+        }
+    }
+
+    pub fn disk(&mut self, which: Which) -> &mut Disk {
+        match which {
+            Which::Data => &mut self.data,
+            Which::Spare => &mut self.spare,
+        }
+    }
+
+    fn trouble(&mut self, trouble: Trouble, us: u64) {
+        let until = self.now.saturating_add(us);
+        self.oracle.excuses.trouble(trouble, until);
+    }
+
+    fn ask(&mut self, kind: IoKind, start: u64, len: u64, fua: bool, ahead: bool) {
+        if self.k.on && self.oracle.pending() < MOST {
+            self.tags += 1;
+            let tag = self.tags;
+            self.say(|| format!("  io {tag}"));
+            self.submit(tag, kind, (start, len), fua, ahead);
+        }
+    }
+
+    /// The daemon is not there for a time.
+    fn away(&mut self, ms: u64) {
+        let us = ms * 1000;
+        if us * 3 > self.config.hold_ms.min(self.config.ready_ms) * 1000 {
+            self.trouble(Trouble::Away, us + GRACE);
+        }
+    }
+
+    fn carry_out(&mut self, op: Op) {
+        match op {
+            Op::Write { start, len, fua } => self.ask(IoKind::Write, start, len, fua, false),
+            Op::Read { start, len, ahead } => self.ask(IoKind::Read, start, len, false, ahead),
+            Op::Flush => self.ask(IoKind::Flush, 0, 0, false, false),
+            Op::Bad { start, len, flags } => {
+                self.data.mark(start, len, flags);
+                self.oracle.excuses.went_bad(start, len, flags);
+            }
+            Op::Hiccup { disk, writes } => {
+                self.disk(disk).hiccups += writes;
+                self.oracle.excuses.hiccup();
+                if disk == Which::Spare {
+                    self.trouble(Trouble::Spare, GRACE);
+                    self.trouble(Trouble::Verdict, GRACE);
+                }
+            }
+            Op::BadSlots { unit, units, flags } => {
+                let from = self.slot_area();
+                self.spare.mark(from + unit * 8, units * 8, flags);
+                self.oracle.excuses.hiccup();
+                if flags & BAD_READ != 0 {
+                    self.oracle.excuses.spare_unreadable();
+                }
+                self.trouble(Trouble::Verdict, u64::MAX);
+            }
+            Op::BadMirror { mirror, block, blocks, flags } => {
+                let from = self.mirror(mirror);
+                self.spare.mark(from + block * 8, blocks * 8, flags);
+            }
+            Op::BadCopies { copies, flags } => {
+                for (n, sector) in [0, 1024, 2048, 4096, 8192].into_iter().enumerate() {
+                    if copies >> n & 1 != 0 {
+                        self.spare.mark(sector, 8, flags);
+                    }
+                }
+            }
+            Op::FailFlush { disk, flushes, drops } => {
+                self.disk(disk).bad_flushes += flushes;
+                self.disk(disk).drops = drops;
+                self.trouble(Trouble::Flush, GRACE);
+            }
+            Op::Slow { disk, ms } => {
+                self.slow[disk as usize] = ms * 1000;
+                self.oracle.excuses.delayed(ms * 1000);
+                self.away(ms);
+            }
+            Op::Gone { disk, ms } => {
+                self.disk(disk).gone = true;
+                self.kernel_in(ms * 1000, Ev::Back(disk == Which::Spare));
+                self.trouble(Trouble::Gone, ms * 1000 + GRACE);
+                self.trouble(Trouble::Verdict, ms * 1000 + GRACE);
+                if disk == Which::Spare {
+                    // Its metadata may be given up until it is opened anew.
+                    self.trouble(Trouble::Verdict, u64::MAX);
+                    self.trouble(Trouble::Spare, ms * 1000 + GRACE);
+                }
+            }
+            Op::Kill { back_ms } => self.crash(Stop::Kill { back_ms }),
+            Op::PowerCut { off_ms } => self.crash(Stop::Cut { off_ms }),
+            Op::KillAfter { ios, back_ms } => self.fuse = Some((ios, Stop::Kill { back_ms })),
+            Op::CutAfter { ios, off_ms } => self.fuse = Some((ios, Stop::Cut { off_ms })),
+            Op::Restart { back_ms } => self.crash(Stop::Restart { back_ms }),
+            Op::Stop { ms } => {
+                self.away(ms);
+                self.crash(Stop::Pause { ms });
+            }
+            Op::LoseClaim if self.k.on => self.owner_gone(),
+            Op::Enobufs => self.bells += 1,
+            Op::Suspend { noflush, ms, hold_ms } if self.k.on => {
+                self.oracle.excuses.delayed(ms * 1000 + hold_ms * 1000);
+                self.suspend(noflush, ms, hold_ms);
+            }
+            Op::RolledBack { back_ms } => match &self.snapshot {
+                None => self.snapshot = Some((self.spare.live(), self.k.id, self.k.commit)),
+                Some((_, id, commit)) if *id == self.k.id && *commit < self.k.commit => {
+                    self.crash(Stop::RolledBack { back_ms });
+                }
+                Some(_) => self.snapshot = None,
+            },
+            Op::Swapped { disk, back_ms } => self.crash(Stop::Swapped { disk, back_ms }),
+            Op::Rest { .. } | Op::LoseClaim | Op::Suspend { .. } => {}
+        }
+    }
+
+    /// Of two crashes at once the first one counts.
+    fn crash(&mut self, stop: Stop) {
+        self.stop.get_or_insert(stop);
+    }
+}
