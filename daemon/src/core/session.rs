@@ -55,8 +55,7 @@ impl Device {
                 self.notes.add(self.now, Happening::Claimed { commit });
                 self.spare_news();
                 if instance.ready {
-                    self.phase = Phase::Adopting;
-                    self.out.push(Action::ListRetired);
+                    self.adopt_instance();
                 } else {
                     self.load();
                 }
@@ -79,6 +78,11 @@ impl Device {
         }
     }
 
+    fn adopt_instance(&mut self) {
+        self.phase = Phase::Adopting;
+        self.out.push(Action::ListRetired);
+    }
+
     fn load(&mut self) {
         self.phase = Phase::Loading;
         let extents = self.table.extents().map(Load::Extent);
@@ -96,6 +100,11 @@ impl Device {
         match result {
             _ if self.phase != Phase::Loading => {}
             Ok(()) => self.load_more(),
+            Err(Refusal::Busy) => {
+                // It is ready: the answer that said so was lost.
+                self.instance.iter_mut().for_each(|instance| instance.ready = true);
+                self.adopt_instance();
+            }
             Err(Refusal::Exists | Refusal::Invalid) => {
                 self.phase = Phase::Refused;
                 self.alarm(Alarm::Refused, "the kernel refuses an extent of the table".into());
