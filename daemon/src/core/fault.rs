@@ -66,6 +66,8 @@ pub(super) struct Fault {
     pub check_from: u64,
     /// Places that failed.
     pub attempts: u32,
+    /// A part that was to stay where it is has failed: it is more than a heal.
+    pub rest_failed: bool,
 }
 
 impl Fault {
@@ -84,6 +86,7 @@ impl Fault {
             flush_fails: 0,
             check_from: 0,
             attempts: 0,
+            rest_failed: false,
         }
     }
 

@@ -126,6 +126,7 @@ impl Device {
             return self.place_in_slots(id, kept, &failed);
         }
         let Some(fault) = self.faults.get_mut(&id) else { return };
+        fault.rest_failed = true;
         fault.search = rest(fault);
         self.search(id);
     }

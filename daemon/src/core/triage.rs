@@ -19,7 +19,7 @@ impl Device {
             .partition(|(_, kind)| matches!(kind, Some(Kind::PoisonData | Kind::PoisonSlot(_))));
         let parts = |list: Vec<(Part, _)>| list.into_iter().map(|(part, _)| part).collect();
         let bad: Vec<Part> = if fault.flags.write { parts(poisoned) } else { Vec::new() };
-        let heal = fault.flags.heal;
+        let heal = fault.flags.heal && !fault.rest_failed;
         fault.search = Search::new(if heal { Vec::new() } else { parts(sound) }, bad);
         if fault.attempts >= self.policy.place_attempts {
             self.fail(id, "it could not be placed");
