@@ -138,12 +138,18 @@ pub struct Daemon {
 
 impl Daemon {
     /// `data` is the disk that it finds in place of the data disk.
-    pub fn start(sys: &Shared, data: &Identity, spare: &Identity) -> Result<Daemon, Error> {
+    pub fn start(
+        sys: &Shared,
+        data: &Identity,
+        spare: &Identity,
+        accept_unreadable_tail: bool,
+    ) -> Result<Daemon, Error> {
         let open = |which| Open { sys: sys.clone(), which };
         let expect = Expect {
             data: Some(data.clone()),
             block: Some(Sectors(sys.lock().config.block)),
             machine: Some(MACHINE),
+            accept_unreadable_tail,
             ..Expect::spare(spare.clone())
         };
         sys.lock().task = Task::Open;

@@ -17,6 +17,11 @@ pub const BAD_WRITE: u8 = 2;
 /// A write that succeeds makes it readable again.
 pub const HEALS: u8 = 4;
 
+/// The newest damage says whether a write heals it.
+pub fn worse(old: u8, new: u8) -> u8 {
+    (old & !HEALS) | new
+}
+
 type Page = Arc<[u8; PAGE]>;
 
 /// Pages that were never written read as zeros.
@@ -120,6 +125,8 @@ pub struct Disk {
     pub drops: bool,
     /// So many of the writes to come fail, although the medium is sound.
     pub hiccups: u32,
+    /// One of them has.
+    pub hiccuped: bool,
 }
 
 impl Disk {
@@ -138,13 +145,14 @@ impl Disk {
             bad_flushes: 0,
             drops: false,
             hiccups: 0,
+            hiccuped: false,
         }
     }
 
     pub fn mark(&mut self, start: u64, len: u64, flags: u8) {
         self.any_bad = true;
         let end = (start + len).min(self.sectors) as usize;
-        self.flags[(start as usize).min(end)..end].iter_mut().for_each(|f| *f |= flags);
+        self.flags[(start as usize).min(end)..end].iter_mut().for_each(|f| *f = worse(*f, flags));
     }
 
     pub fn flags(&self, sector: u64) -> u8 {
@@ -191,6 +199,7 @@ impl Disk {
         let hiccup = self.hiccups > 0;
         if hiccup || self.bad(sector, len, BAD_WRITE) {
             self.hiccups = self.hiccups.saturating_sub(1);
+            self.hiccuped |= hiccup;
             self.put(sector, buf, metadata, false, fate);
             return Err(self.error());
         }
@@ -288,5 +297,6 @@ impl Disk {
         }
         self.live = self.durable.clone();
         self.gone = false;
+        self.hiccups = 0;
     }
 }

@@ -12,7 +12,10 @@ enum Flavour {
     Daemon,
     Requests,
     SpareSlots,
+    /// A mirror, or superblock copies.
     Metadata,
+    /// Writes to the spare that fail once.
+    Hiccups,
     Flushes,
     DataFlushes,
     Transport,
@@ -22,7 +25,7 @@ enum Flavour {
     Lying,
 }
 
-const FLAVOURS: [Flavour; 16] = [
+const FLAVOURS: [Flavour; 17] = [
     Flavour::Plain,
     Flavour::Plain,
     Flavour::Plain,
@@ -32,6 +35,7 @@ const FLAVOURS: [Flavour; 16] = [
     Flavour::Requests,
     Flavour::SpareSlots,
     Flavour::Metadata,
+    Flavour::Hiccups,
     Flavour::Flushes,
     Flavour::DataFlushes,
     Flavour::Transport,
@@ -175,7 +179,7 @@ impl Maker {
                 Op::BadSlots { unit: self.rng.below(24), units: 1, flags }
             }
             Flavour::Metadata if self.spoilt < 2 => self.damage(),
-            Flavour::Metadata if self.spoilt < 6 => Op::Hiccup { disk: Which::Spare, writes: 1 },
+            Flavour::Hiccups if self.spoilt < 6 => Op::Hiccup { disk: Which::Spare, writes: 1 },
             Flavour::Flushes | Flavour::DataFlushes if self.spoilt < 6 => {
                 let data = self.flavour == Flavour::DataFlushes;
                 let disk = if data { Which::Data } else { Which::Spare };
@@ -195,11 +199,11 @@ impl Maker {
         }
     }
 
-    /// One mirror, or up to four superblock copies.
+    /// One mirror, or three superblock copies: the last one left may tear when it is written.
     fn damage(&mut self) -> Op {
         let flags = [BAD_WRITE, BAD_WRITE | BAD_READ][self.rng.below(2) as usize];
         match self.rng.below(2) {
-            0 => Op::BadCopies { copies: [30, 15, 29, 1][self.rng.below(4) as usize], flags },
+            0 => Op::BadCopies { copies: [28, 7, 21, 1][self.rng.below(4) as usize], flags },
             _ => {
                 let (mirror, block) = (self.rng.below(2), self.rng.below(36));
                 Op::BadMirror { mirror, block, blocks: self.rng.range(1, 40), flags }

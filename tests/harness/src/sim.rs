@@ -30,6 +30,10 @@ pub struct Sim {
     /// Starts of the daemon that must be refused, and why.
     wrong: Option<Stop>,
     crashes: u64,
+    /// A flush lied, and what it lost is noticed and refused: all that can be asked.
+    given_up: bool,
+    /// The operator has been asked, and knows that one mirror cannot be read.
+    accept_tail: bool,
 }
 
 pub fn run(script: &Script, trace: bool) -> Outcome {
@@ -44,8 +48,15 @@ pub fn run(script: &Script, trace: bool) -> Outcome {
     sys.daemon_in(0, Ev::Boot);
     let first = script.steps.first().map_or(0, |step| step.after);
     sys.kernel_in(first, Ev::Step);
-    let mut sim =
-        Sim { sys: Shared::new(sys), daemon: None, stopped: None, wrong: None, crashes: 0 };
+    let mut sim = Sim {
+        sys: Shared::new(sys),
+        daemon: None,
+        stopped: None,
+        wrong: None,
+        crashes: 0,
+        given_up: false,
+        accept_tail: false,
+    };
     sim.all();
     let mut sys = sim.sys.lock();
     let checks = sys.checks.violation.take();
@@ -62,7 +73,7 @@ pub fn run(script: &Script, trace: bool) -> Outcome {
 
 impl Sim {
     fn all(&mut self) {
-        while !self.failed() && !self.sys.lock().steps.as_slice().is_empty() && self.turn() {}
+        while !self.is_over() && !self.sys.lock().steps.as_slice().is_empty() && self.turn() {}
         self.come_to_rest("the end of the script");
         self.read_all();
         self.sys.lock().stop = Some(Stop::Cut { off_ms: 10 });
@@ -70,9 +81,9 @@ impl Sim {
         self.read_all();
     }
 
-    fn failed(&self) -> bool {
+    fn is_over(&self) -> bool {
         let sys = self.sys.lock();
-        sys.oracle.violation.is_some() || sys.checks.violation.is_some()
+        self.given_up || sys.oracle.violation.is_some() || sys.checks.violation.is_some()
     }
 
     /// Nothing new goes wrong: within a time everything is answered, and the device served.
@@ -83,7 +94,7 @@ impl Sim {
             let hold = sys.config.hold_ms.max(sys.config.ready_ms) * 1000;
             sys.now + hold + sys.oracle.excuses.delay() + 20 * SECOND
         };
-        while !self.failed() && !self.is_at_rest() {
+        while !self.is_over() && !self.is_at_rest() {
             if self.sys.lock().now > limit || !self.turn() {
                 let mut sys = self.sys.lock();
                 let (pending, faults) = (sys.oracle.pending(), sys.k.faults.len());
@@ -106,7 +117,7 @@ impl Sim {
         const STRIDE: u64 = 64;
         let sectors = self.sys.lock().config.sectors;
         for start in (0..sectors).step_by(STRIDE as usize) {
-            if self.failed() {
+            if self.is_over() {
                 return;
             }
             {
@@ -185,7 +196,7 @@ impl Sim {
             _ => identity(which, size),
         };
         let (data, spare) = (disk(Which::Data, sectors), disk(Which::Spare, spare));
-        let opened = Daemon::start(&self.sys, &data, &spare);
+        let opened = Daemon::start(&self.sys, &data, &spare, self.accept_tail);
         match opened {
             Ok(daemon) => self.opened(daemon),
             Err(error) => self.refused(&error),
@@ -220,7 +231,11 @@ impl Sim {
         let foreign = matches!(error, Error::Foreign { .. });
         match self.wrong.take() {
             Some(Stop::Swapped { .. }) if foreign => {}
-            _ if sys.oracle.excuses.lasts(Trouble::Spare, sys.now) || sys.config.lying_flush => {}
+            None if matches!(error, Error::UnreadableTail { .. }) && sys.mirror_unreadable => {
+                self.accept_tail = true;
+            }
+            _ if sys.config.lying_flush => self.given_up = true,
+            _ if sys.oracle.excuses.lasts(Trouble::Spare, sys.now) => {}
             _ => sys.oracle.violate(format!("the right spare is refused: {error}")),
         }
         sys.life += 1;

@@ -34,6 +34,14 @@ impl Sys {
         self.oracle.excuses.trouble(trouble, until);
     }
 
+    /// A write to the spare has failed: it may be more than one mirror, or one place, can take.
+    pub(crate) fn hiccuped(&mut self) {
+        if std::mem::take(&mut self.spare.hiccuped) {
+            self.trouble(Trouble::Spare, GRACE);
+            self.trouble(Trouble::Verdict, GRACE);
+        }
+    }
+
     fn ask(&mut self, kind: IoKind, start: u64, len: u64, fua: bool, ahead: bool) {
         if self.k.on && self.oracle.pending() < MOST {
             self.tags += 1;
@@ -63,10 +71,6 @@ impl Sys {
             Op::Hiccup { disk, writes } => {
                 self.disk(disk).hiccups += writes;
                 self.oracle.excuses.hiccup();
-                if disk == Which::Spare {
-                    self.trouble(Trouble::Spare, GRACE);
-                    self.trouble(Trouble::Verdict, GRACE);
-                }
             }
             Op::BadSlots { unit, units, flags } => {
                 let from = self.slot_area();
@@ -75,11 +79,13 @@ impl Sys {
                 if flags & BAD_READ != 0 {
                     self.oracle.excuses.spare_unreadable();
                 }
-                self.trouble(Trouble::Verdict, u64::MAX);
+                self.trouble(Trouble::Slots, u64::MAX);
             }
             Op::BadMirror { mirror, block, blocks, flags } => {
-                let from = self.mirror(mirror);
-                self.spare.mark(from + block * 8, blocks * 8, flags);
+                self.mirror_unreadable |= flags & BAD_READ != 0;
+                let from = self.mirror(mirror) + block * 8;
+                let end = if mirror == 0 { self.slot_area() } else { self.spare.sectors };
+                self.spare.mark(from, (blocks * 8).min(end.saturating_sub(from)), flags);
             }
             Op::BadCopies { copies, flags } => {
                 for (n, sector) in [0, 1024, 2048, 4096, 8192].into_iter().enumerate() {
@@ -125,8 +131,9 @@ impl Sys {
                 self.suspend(noflush, ms, hold_ms);
             }
             Op::RolledBack { back_ms } => match &self.snapshot {
+                None if self.k.owner == 0 => {}
                 None => self.snapshot = Some((self.spare.live(), self.k.id, self.k.commit)),
-                Some((_, id, commit)) if *id == self.k.id && *commit < self.k.commit => {
+                Some((_, id, commit)) if *id == self.k.id && *commit + 1 < self.k.commit => {
                     self.crash(Stop::RolledBack { back_ms });
                 }
                 Some(_) => self.snapshot = None,

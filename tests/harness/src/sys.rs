@@ -19,7 +19,7 @@ pub enum Ev {
     Send,
     Listing,
     Deadlines,
-    Bell,
+    Bell(u64),
     Operate(u64),
     Io(usize),
     Resume,
@@ -106,6 +106,8 @@ pub struct Sys {
     pub view: Option<Disk>,
     /// An earlier state of the spare, the instance, and the commit that was installed then.
     pub snapshot: Option<(Image, u32, u64)>,
+    /// A part of one mirror cannot be read.
+    pub mirror_unreadable: bool,
     pub trace: bool,
     pub tags: u64,
     kernel_queue: Queue,
@@ -143,6 +145,7 @@ impl Sys {
             calm_from: u64::MAX,
             view: None,
             snapshot: None,
+            mirror_unreadable: false,
             trace,
             tags: 0,
             kernel_queue: Queue::new(),
@@ -313,6 +316,7 @@ impl Sys {
             return Err(DiskError::Gone);
         }
         let result = self.spare_view().write(sector, buf, true, false, fate);
+        self.hiccuped();
         self.advance(time / 2);
         if self.crashed(region) { Err(DiskError::Gone) } else { result }
     }

@@ -1,6 +1,7 @@
 //! Plays seeds, in a row or one with a trace, and scripts that are stored.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -53,8 +54,17 @@ struct Total {
     failed: Vec<(u64, String)>,
 }
 
-fn main() -> Result<()> {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    match play(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("failed: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn play(args: &Args) -> Result<()> {
     if let Some(path) = &args.script {
         let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
         return one(&serde_json::from_str(&text)?);
@@ -66,7 +76,7 @@ fn main() -> Result<()> {
     let base = args.base.unwrap_or_else(fresh);
     println!("base seed {base}, {} seeds", args.seeds);
     let begun = Instant::now();
-    let total = many(base, &args);
+    let total = many(base, args);
     report(&total, begun.elapsed(), args.jobs);
     for (seed, violation) in &total.failed {
         store(*seed, violation, &args.out)?;

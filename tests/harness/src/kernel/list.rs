@@ -110,21 +110,25 @@ impl Sys {
 
     pub(crate) fn ring(&mut self) {
         self.k.bell = true;
-        if !std::mem::replace(&mut self.k.bell_due, true) {
-            let delay = self.soon();
-            self.kernel_in(delay, Ev::Bell);
-        }
+        let delay = self.soon();
+        self.ring_in(delay);
     }
 
-    pub(super) fn doorbell(&mut self) {
-        if !self.k.bell {
+    /// Instead of any earlier one that is due.
+    fn ring_in(&mut self, after: u64) {
+        self.k.ringing += 1;
+        let ring = self.k.ringing;
+        self.kernel_in(after, Ev::Bell(ring));
+    }
+
+    pub(super) fn doorbell(&mut self, ring: u64) {
+        if !self.k.bell || ring != self.k.ringing {
             return;
         }
         let lost = self.config.lost_bells;
         if !self.rng.chance(lost) {
             self.bells += 1;
         }
-        self.k.bell_due = true;
-        self.kernel_in(AGAIN, Ev::Bell);
+        self.ring_in(AGAIN);
     }
 }

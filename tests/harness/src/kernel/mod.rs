@@ -158,7 +158,8 @@ pub struct Kernel {
     hold_us: u64,
     ready_us: u64,
     bell: bool,
-    bell_due: bool,
+    /// The ring that is due; others were put off.
+    ringing: u64,
     work_due: bool,
     send_due: bool,
     listing_due: bool,
@@ -207,7 +208,7 @@ impl Kernel {
             hold_us: config.hold_ms * 1000,
             ready_us: config.ready_ms * 1000,
             bell: false,
-            bell_due: false,
+            ringing: 0,
             work_due: false,
             send_due: false,
             listing_due: false,
@@ -287,10 +288,7 @@ impl Sys {
                     self.queue_deadlines();
                 }
             }
-            Ev::Bell => {
-                self.k.bell_due = false;
-                self.doorbell();
-            }
+            Ev::Bell(ring) => self.doorbell(ring),
             Ev::Operate(fault) => self.operate(fault),
             Ev::Io(flight) => self.landed(flight),
             Ev::Resume => self.resume(),

@@ -147,7 +147,8 @@ impl Sys {
     }
 
     pub(super) fn fly(&mut self, mut flight: Flight) {
-        if self.rng.below(4) == 0 {
+        // A device ends one flush before it begins the next, so that its failure is counted by then.
+        if flight.kind != IoKind::Flush && self.rng.below(4) == 0 {
             self.land(&mut flight);
         }
         let slow = std::mem::take(&mut self.slow[flight.dest as usize]);
@@ -181,6 +182,7 @@ impl Sys {
         if flight.kind == IoKind::Flush && result.is_err() {
             self.oracle.flush_failed(self.now);
         }
+        self.hiccuped();
         flight.done = Some(match result {
             Ok(()) => Sts::Ok,
             Err(DiskError::Medium) => Sts::Medium,

@@ -1,7 +1,7 @@
 //! Which errors the script justifies. An I/O is excused by a trouble that lasted until after it was
 //! submitted; what nothing excuses must succeed.
 
-use crate::disk::{BAD_READ, BAD_WRITE, HEALS};
+use crate::disk::{BAD_READ, BAD_WRITE, HEALS, worse};
 use crate::kernel::{Io, IoKind, Sts, Why};
 use crate::script::Config;
 
@@ -19,6 +19,8 @@ pub enum Trouble {
     Flush,
     /// The spare may be refused for a while.
     Spare,
+    /// Slots are bad: a fault may find several in a row.
+    Slots,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -30,10 +32,12 @@ struct Sector {
     /// Writes under way that began while it refused writes; and all.
     refused: u32,
     under_way: u32,
+    /// Those that began before it was as bad as it is: they may not have healed it.
+    before: u32,
 }
 
 pub struct Excuses {
-    until: [u64; 6],
+    until: [u64; 7],
     sectors: Vec<Sector>,
     /// Added to every deadline.
     extra: u64,
@@ -45,7 +49,7 @@ pub struct Excuses {
 impl Excuses {
     pub fn new(config: &Config) -> Excuses {
         Excuses {
-            until: [0; 6],
+            until: [0; 7],
             sectors: vec![Sector::default(); config.sectors as usize],
             extra: 0,
             short_holds: config.hold_ms.min(config.ready_ms) < 30_000,
@@ -89,8 +93,9 @@ impl Excuses {
 
     pub fn went_bad(&mut self, start: u64, len: u64, flags: u8) {
         for sector in self.range(start, len) {
-            sector.flags |= flags;
+            sector.flags = worse(sector.flags, flags);
             sector.was_bad = true;
+            sector.before = sector.under_way;
             if flags & BAD_READ != 0 {
                 sector.unreadable_until = u64::MAX;
             }
@@ -124,12 +129,14 @@ impl Excuses {
             // All that are under way began under the refusal: whichever this is, it is in a slot.
             let in_slot = sector.refused == sector.under_way;
             sector.under_way -= 1;
+            let early = sector.before > 0;
+            sector.before = sector.before.saturating_sub(1);
             sector.refused =
                 sector.refused.saturating_sub(u32::from(sector.flags & BAD_WRITE != 0));
             if !acked {
                 continue;
             }
-            if sector.flags & HEALS != 0 && sector.flags & BAD_WRITE == 0 {
+            if sector.flags & HEALS != 0 && sector.flags & BAD_WRITE == 0 && !early {
                 sector.flags = 0;
             }
             if in_slot || sector.flags & BAD_READ == 0 {
@@ -142,6 +149,7 @@ impl Excuses {
         for sector in &mut self.sectors {
             sector.under_way = 0;
             sector.refused = 0;
+            sector.before = 0;
         }
     }
 
@@ -162,7 +170,9 @@ impl Excuses {
             Why::Class if io.status != Sts::Other => (io.ahead, "an error of the medium passed up"),
             Why::Class => (self.excused(io, Trouble::Gone), "both disks were there"),
             Why::Failed => (
-                self.excused(io, Trouble::Verdict) || self.excused(io, Trouble::Gone),
+                [Trouble::Verdict, Trouble::Gone, Trouble::Slots]
+                    .iter()
+                    .any(|&trouble| self.excused(io, trouble)),
                 "the daemon had no reason to give up",
             ),
             Why::Expired => (

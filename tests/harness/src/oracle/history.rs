@@ -71,14 +71,15 @@ impl History {
             let Some(i) = sector.contents.iter().position(|c| c.tag == tag) else { continue };
             sector.contents[i].ended = ended;
             sector.contents[i].acked = acked;
-            let begun = sector.contents[i].begun;
+            let (begun, lost) = (sector.contents[i].begun, sector.contents[i].doomed);
             if !acked {
                 continue;
             }
             if fua {
                 sector.contents.retain(|c| c.ended >= begun);
             }
-            for c in sector.contents.iter_mut().filter(|c| c.ended < begun) {
+            // What a flush that failed meanwhile has lost hides nothing.
+            for c in sector.contents.iter_mut().filter(|c| c.ended < begun && !lost) {
                 c.live = false;
             }
         }
@@ -123,6 +124,7 @@ impl History {
 
     pub fn flush_failed(&mut self) {
         for &at in &self.dirty {
+            self.sectors[at as usize].version += 1;
             for c in &mut self.sectors[at as usize].contents {
                 c.doomed = true;
                 c.live = true;
