@@ -21,7 +21,7 @@ MODULE = dm_remap_shim.ko
 # Each kernel's objects are in a directory of their own, so that they do not mix.
 KBUILD_DIR = target/kmod/$(KREL)
 
-.PHONY: help deps build kmod install lint checkpatch sparse quick-test stage test-vm demo vm-shell test clean
+.PHONY: help deps build kmod install lint checkpatch sparse quick-test sim mutants stage test-vm demo vm-shell test clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -82,6 +82,15 @@ quick-test: ## what needs no guest
 	cargo build --examples -p dmremap-disks
 	cargo test
 
+# At each of so many fresh seeds; SEED=n plays one with a trace.
+SEEDS ?= 20000
+sim: ## the daemon's own code over simulated disks, kernel and clock; SEEDS=n, SEED=n, BASE=n
+	cargo build --release -p dmremap-harness
+	target/release/sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) $(addprefix --base ,$(BASE)) --complete)
+
+mutants: ## deliberate bugs, one by one: which of them the simulation catches, and how soon
+	tests/mutants/run
+
 stage: build ## install for each tested kernel into target/stage, where guests take it from
 	cargo build --examples -p dmremap-disks
 	@set -e; for krel in $(KERNELS); do \
@@ -101,7 +110,7 @@ vm-shell: stage ## a shell in the same guest; KERNEL=6.1 or 6.12
 	target/release/vm shell --kernel $(KERNEL)
 
 test: ## all of it; says where the time went
-	@for step in deps lint quick-test test-vm; do \
+	@for step in deps lint quick-test sim test-vm; do \
 		begun=$$SECONDS; $(MAKE) --no-print-directory $$step || exit 1; \
 		times="$$times$$step $$((SECONDS - begun)) s, "; \
 	done; echo "time: $${times%, }"

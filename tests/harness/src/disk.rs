@@ -49,44 +49,59 @@ impl Image {
         }
     }
 
-    /// The part of `data` in one page becomes a new page; `mask` says which sectors count.
-    fn merged(&self, page: usize, data: &[u8; PAGE], mask: u8) -> Page {
+    /// What the page becomes when the sectors of `mask` are those of `data`.
+    fn merged(&self, page: usize, data: &Page, mask: u8) -> Page {
         if mask == 0xff {
-            return Arc::new(*data);
+            return data.clone();
         }
-        let mut new = self.0[page].as_deref().copied().unwrap_or([0; PAGE]);
+        let mut new = self.copy(page);
+        let to = Arc::make_mut(&mut new);
         for i in (0..PER_PAGE as usize).filter(|i| mask >> i & 1 != 0) {
-            new[i * SECTOR..(i + 1) * SECTOR].copy_from_slice(&data[i * SECTOR..(i + 1) * SECTOR]);
+            to[i * SECTOR..(i + 1) * SECTOR].copy_from_slice(&data[i * SECTOR..(i + 1) * SECTOR]);
         }
-        Arc::new(new)
+        new
+    }
+
+    fn copy(&self, page: usize) -> Page {
+        Arc::new(self.0[page].as_deref().copied().unwrap_or([0; PAGE]))
+    }
+
+    /// Writes the sectors that `lands` names; returns the pages that changed, and where.
+    fn put(&mut self, sector: u64, buf: &[u8], lands: impl Fn(u64) -> bool) -> Vec<(usize, u8)> {
+        let mut out: Vec<(usize, u8)> = Vec::new();
+        let (mut at, mut rest) = (sector, buf);
+        while !rest.is_empty() {
+            let (page, first) = ((at / PER_PAGE) as usize, (at % PER_PAGE) as usize);
+            let len = (rest.len() / SECTOR).min(PER_PAGE as usize - first);
+            let (part, tail) = rest.split_at(len * SECTOR);
+            let mask = (0..len).filter(|&i| lands(at + i as u64));
+            let mask = mask.fold(0u8, |mask, i| mask | 1 << (first + i));
+            if mask == 0xff {
+                self.0[page] = part.try_into().ok().map(|bytes: [u8; PAGE]| Arc::new(bytes));
+            } else if mask != 0 {
+                let mut new = self.copy(page);
+                let to = Arc::make_mut(&mut new);
+                for i in (first..first + len).filter(|i| mask >> i & 1 != 0) {
+                    let from = (i - first) * SECTOR;
+                    to[i * SECTOR..(i + 1) * SECTOR].copy_from_slice(&part[from..from + SECTOR]);
+                }
+                self.0[page] = Some(new);
+            }
+            if mask != 0 {
+                out.push((page, mask));
+            }
+            rest = tail;
+            at += len as u64;
+        }
+        out
     }
 
     pub fn write(&mut self, sector: u64, buf: &[u8]) {
-        for (page, data, mask) in pages(sector, buf, |_| true) {
-            self.0[page] = Some(self.merged(page, &data, mask));
-        }
+        self.put(sector, buf, |_| true);
     }
 }
 
-/// Cuts a write at pages; sectors that `lands` refuses are not in the masks.
-fn pages(sector: u64, buf: &[u8], lands: impl Fn(u64) -> bool) -> Vec<(usize, [u8; PAGE], u8)> {
-    let mut out: Vec<(usize, [u8; PAGE], u8)> = Vec::new();
-    for (at, chunk) in (sector..).zip(buf.chunks(SECTOR)) {
-        if !lands(at) {
-            continue;
-        }
-        let (page, i) = ((at / PER_PAGE) as usize, (at % PER_PAGE) as usize);
-        if out.last().is_none_or(|&(last, ..)| last != page) {
-            out.push((page, [0; PAGE], 0));
-        }
-        if let Some((_, data, mask)) = out.last_mut() {
-            data[i * SECTOR..i * SECTOR + chunk.len()].copy_from_slice(chunk);
-            *mask |= 1 << i;
-        }
-    }
-    out
-}
-
+/// Sectors of a page that may be lost, and what they were to be; the rest of `data` says nothing.
 struct Loose {
     page: usize,
     mask: u8,
@@ -217,18 +232,24 @@ impl Disk {
     /// A write that has not returned: the sectors that `fate` names have landed.
     pub fn put(&mut self, sector: u64, buf: &[u8], metadata: bool, fua: bool, fate: u64) {
         self.writes += 1;
-        let lands = |at: u64| {
-            fate >> ((at - sector) % 64) & 1 != 0 && self.flags[at as usize] & BAD_WRITE == 0
-        };
-        for (page, data, mask) in pages(sector, buf, lands) {
-            self.live.0[page] = Some(self.live.merged(page, &data, mask));
+        let flags = &self.flags;
+        let lands =
+            |at: u64| fate >> ((at - sector) % 64) & 1 != 0 && flags[at as usize] & BAD_WRITE == 0;
+        for (page, mask) in self.live.put(sector, buf, lands) {
+            let Some(data) = self.live.0[page].clone() else { continue };
             if fua {
                 self.settle(page, &data, mask);
                 self.loose.iter_mut().filter(|l| l.page == page).for_each(|l| l.mask &= !mask);
                 continue;
             }
-            let (data, write) = (Arc::new(data), self.writes);
-            self.loose.push(Loose { page, mask, data, write, doomed: false, metadata });
+            self.loose.push(Loose {
+                page,
+                mask,
+                data,
+                write: self.writes,
+                doomed: false,
+                metadata,
+            });
         }
     }
 
@@ -264,7 +285,7 @@ impl Disk {
         Ok(())
     }
 
-    fn settle(&mut self, page: usize, data: &[u8; PAGE], mask: u8) {
+    fn settle(&mut self, page: usize, data: &Page, mask: u8) {
         self.durable.0[page] = Some(self.durable.merged(page, data, mask));
     }
 
@@ -290,7 +311,7 @@ impl Disk {
                 keep = rng.bits() as u8;
             }
             if l.metadata && way > 1 && rng.below(8) == 0 {
-                self.settle(l.page, &[rng.bits() as u8; PAGE], 0xff);
+                self.settle(l.page, &Arc::new([rng.bits() as u8; PAGE]), 0xff);
             } else {
                 self.settle(l.page, &l.data, l.mask & keep);
             }

@@ -23,9 +23,11 @@ enum Flavour {
     Suspends,
     Foreign,
     Lying,
+    /// So many bad sectors that checkpoints are made, and a crash at some I/O of the daemon's.
+    Wear,
 }
 
-const FLAVOURS: [Flavour; 17] = [
+const FLAVOURS: [Flavour; 18] = [
     Flavour::Plain,
     Flavour::Plain,
     Flavour::Plain,
@@ -43,6 +45,7 @@ const FLAVOURS: [Flavour; 17] = [
     Flavour::Suspends,
     Flavour::Foreign,
     Flavour::Lying,
+    Flavour::Wear,
 ];
 
 pub const STEPS: usize = 220;
@@ -60,11 +63,12 @@ struct Maker {
 pub fn script(seed: u64) -> Script {
     let mut rng = Rng::new(seed, 0);
     let flavour = FLAVOURS[rng.below(FLAVOURS.len() as u64) as usize];
-    let block = [1, 1, 8][rng.below(3) as usize];
+    let wear = flavour == Flavour::Wear;
+    let block = if wear { 1 } else { [1, 1, 8][rng.below(3) as usize] };
     let bounds = flavour == Flavour::Bounds;
     let config = Config {
         sectors: 2048,
-        spare: [11_008, 12_288][rng.below(2) as usize],
+        spare: if wear { 12_288 } else { [11_008, 12_288][rng.below(2) as usize] },
         block,
         hold_ms: if bounds { rng.range(5, 3000) } else { 60_000 },
         ready_ms: if bounds { rng.range(5, 3000) } else { 60_000 },
@@ -89,9 +93,18 @@ impl Maker {
         while steps.len() < STEPS {
             let after = self.pause();
             let op = if steps.len() == crash { self.crash() } else { self.any() };
+            let failing = matches!(op, Op::FailFlush { .. } | Op::Hiccup { .. });
             steps.push(Step { after, op });
+            if failing && self.rng.chance(30) {
+                steps.push(Step { after: 10, op: self.fuse(12) });
+            }
         }
         steps
+    }
+
+    /// More, and control reads may find no sound place: an error storm.
+    fn most_bad(&self) -> u64 {
+        if self.config.block == 1 { 75 } else { 160 }
     }
 
     fn pause(&mut self) -> u64 {
@@ -137,16 +150,43 @@ impl Maker {
         let ms = self.back();
         match self.rng.below(8) {
             0..2 => Op::Kill { back_ms: ms },
-            2 => Op::KillAfter { ios: self.rng.range(1, 30), back_ms: ms },
-            3 => Op::CutAfter { ios: self.rng.range(1, 30), off_ms: ms },
+            2..4 => self.fuse(30),
             4 => Op::Restart { back_ms: ms },
             _ => Op::PowerCut { off_ms: ms },
         }
     }
 
+    /// A crash at one of the next I/Os of the daemon.
+    fn fuse(&mut self, most: u64) -> Op {
+        let (ios, ms) = (self.rng.range(1, most), self.back());
+        match self.rng.chance(50) {
+            true => Op::KillAfter { ios, back_ms: ms },
+            false => Op::CutAfter { ios, off_ms: ms },
+        }
+    }
+
+    fn wear(&mut self) -> Op {
+        match self.rng.below(100) {
+            0..25 if self.bad < self.most_bad() => self.bad(),
+            25 => self.fuse(80),
+            26 => Op::Restart { back_ms: 1 },
+            27..75 => {
+                let (start, len) = self.range();
+                Op::Write { start, len, fua: false }
+            }
+            _ => {
+                let (start, len) = self.range();
+                Op::Read { start, len, ahead: false }
+            }
+        }
+    }
+
     fn any(&mut self) -> Op {
+        if self.flavour == Flavour::Wear {
+            return self.wear();
+        }
         match self.rng.below(200) {
-            0..10 if self.bad < 60 * self.config.block => self.bad(),
+            0..10 if self.bad < self.most_bad() => self.bad(),
             10..14 => self.crash(),
             14..16 => Op::Enobufs,
             16..28 => self.flavoured(),
