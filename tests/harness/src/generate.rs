@@ -27,7 +27,7 @@ enum Flavour {
     Wear,
 }
 
-const FLAVOURS: [Flavour; 18] = [
+const FLAVOURS: [Flavour; 20] = [
     Flavour::Plain,
     Flavour::Plain,
     Flavour::Plain,
@@ -45,6 +45,8 @@ const FLAVOURS: [Flavour; 18] = [
     Flavour::Suspends,
     Flavour::Foreign,
     Flavour::Lying,
+    Flavour::Wear,
+    Flavour::Wear,
     Flavour::Wear,
 ];
 
