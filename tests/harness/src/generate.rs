@@ -106,7 +106,7 @@ impl Maker {
 
     /// More, and control reads may find no sound place: an error storm.
     fn most_bad(&self) -> u64 {
-        if self.config.block == 1 { 75 } else { 160 }
+        if self.config.block == 1 { 45 } else { 80 }
     }
 
     fn pause(&mut self) -> u64 {
