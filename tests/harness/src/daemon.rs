@@ -201,11 +201,9 @@ impl Daemon {
                 let bell = Bell::Instance(self.sys.lock().k.id);
                 now(self.conversation.asked(Ask::Doorbell(bell)));
             }
-            Ev::Timer(at) => {
-                if self.conversation.timer() == Some(Duration::from_micros(at)) {
-                    self.timer = None;
-                    now(self.conversation.tick());
-                }
+            Ev::Timer(at) if self.conversation.timer() == Some(Duration::from_micros(at)) => {
+                self.timer = None;
+                now(self.conversation.tick());
             }
             Ev::Tell => {
                 if let Some(event) = self.told.pop_front() {
