@@ -63,29 +63,35 @@ static bool stale(struct dmr_instance *inst, const struct dmr_place *sent)
 	/* Pairs with dmr_publish(): an old generation saw the table it went by. */
 	if (likely(smp_load_acquire(&inst->gen) == sent->gen))
 		return false;
+	if (READ_ONCE(inst->storing) && !in_task())
+		return true;
 	dmr_lookup(inst, sent->start, sent->len, &now);
 	return sent->gen < READ_ONCE(inst->direct_gen) || now.dest != sent->dest ||
 	       now.sector != sent->sector || now.len < sent->len;
 }
 
-/* What becomes of I/O that has returned; of DMR_NONE, that it ends. */
+/* What becomes of I/O that has returned; of DMR_NONE, that it ends. An error: see dmr_passes(). */
 enum dmr_reason dmr_need(struct dmr_bio *pb, const struct dmr_place *sent, blk_status_t status)
+{
+	if (unlikely(status))
+		return DMR_FAULT;
+	if (likely((pb->opf & REQ_OP_MASK) != REQ_OP_WRITE) || likely(!stale(pb->t->inst, sent)))
+		return DMR_NONE;
+	/* The table changed under it: it is not acknowledged, so it may be repeated. */
+	dmr_count(pb->t->inst, redone);
+	return DMR_PARK;
+}
+
+/* Is it an error that the daemon is not asked about, but the caller's to see? Counts those. */
+bool dmr_passes(struct dmr_bio *pb, blk_status_t status)
 {
 	enum req_op op = pb->opf & REQ_OP_MASK;
 
-	if (likely(!status)) {
-		if (likely(op != REQ_OP_WRITE) || likely(!stale(pb->t->inst, sent)))
-			return DMR_NONE;
-		/* The table changed under it: it is not acknowledged, so it may be repeated. */
-		dmr_count(pb->t->inst, redone);
-		return DMR_PARK;
-	}
-	/* What the daemon is asked about; other errors are the caller's to see. */
-	if ((status == BLK_STS_MEDIUM || status == BLK_STS_IOERR) &&
-	    (op == REQ_OP_READ || op == REQ_OP_WRITE) && !(pb->opf & REQ_RAHEAD))
-		return DMR_FAULT;
+	if (!status || ((status == BLK_STS_MEDIUM || status == BLK_STS_IOERR) &&
+			(op == REQ_OP_READ || op == REQ_OP_WRITE) && !(pb->opf & REQ_RAHEAD)))
+		return false;
 	dmr_count(pb->t->inst, passed);
-	return DMR_NONE;
+	return true;
 }
 
 u8 dmr_wire_status(blk_status_t status)
@@ -115,7 +121,7 @@ static void put_pending(struct dmr_bio *pb)
 		queue_work(pb->t->inst->wq, &pb->fault->op_done);
 	else if (dmr_is_flush(pb))
 		dmr_end(pb, dmr_flush_done(pb, pb->status));
-	else if (!pb->next)
+	else if (!pb->next || dmr_passes(pb, pb->status))
 		dmr_end(pb, pb->status);
 	else
 		dmr_hold_or_end(pb, pb->next, pb->status);

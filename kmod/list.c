@@ -204,9 +204,7 @@ int dmr_extent_dumpit(struct sk_buff *skb, struct netlink_callback *cb)
 	return skb->len;
 }
 
-/* --- the doorbell --- */
-
-/* May be called in any context. */
+/* The doorbell; in any context. */
 void dmr_ring(struct dmr_instance *inst)
 {
 	WRITE_ONCE(inst->bell, true);

@@ -130,8 +130,7 @@ static int socket_gone(struct notifier_block *nb, unsigned long event, void *dat
 static struct notifier_block dmr_notifier = { .notifier_call = socket_gone };
 
 static const struct genl_multicast_group dmr_groups[] = {
-	{ .name = DM_REMAP_MCGRP_FAULTS, .flags = GENL_MCAST_CAP_SYS_ADMIN },
-};
+	{ .name = DM_REMAP_MCGRP_FAULTS, .flags = GENL_MCAST_CAP_SYS_ADMIN } };
 
 struct genl_family dmr_family __ro_after_init = {
 	.name = DM_REMAP_GENL_NAME,

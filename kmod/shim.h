@@ -124,6 +124,7 @@ struct dmr_instance {
 	u64 gen;
 	u64 direct_gen;			/* of the last change back to direct */
 	struct maple_tree table;	/* read under RCU, in any context */
+	bool storing;			/* but not in an interrupt while this is set */
 
 	struct mutex mutex;
 	unsigned long extents;
@@ -234,6 +235,7 @@ bool dmr_fua_fails(const struct dmr_bio *pb);
 /* issue.c: lookups, and clones of what is held */
 void dmr_lookup(struct dmr_instance *inst, u64 start, unsigned int len, struct dmr_place *place);
 enum dmr_reason dmr_need(struct dmr_bio *pb, const struct dmr_place *sent, blk_status_t status);
+bool dmr_passes(struct dmr_bio *pb, blk_status_t status);
 u8 dmr_wire_status(blk_status_t status);
 void dmr_issue(struct dmr_bio *pb);
 void dmr_op_work(struct work_struct *work);

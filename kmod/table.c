@@ -46,16 +46,16 @@ void dmr_table_at(struct dmr_instance *inst, u64 start, u64 end, struct dm_remap
 		e->slot = start + sign_extend64(xa_to_value(value) >> KIND_WIDTH, DISTANCE_WIDTH - 1);
 }
 
-/* A lookup goes round until a writer is done; interrupts look up, so none may interrupt a writer. */
+/* A lookup goes round until a writer is done; one that interrupts a writer would for ever: stale(). */
 static int store(struct dmr_instance *inst, u64 start, u64 last, void *value)
 {
 	int r;
 
 	if (!dmr_is_ready(inst))	/* nobody looks up */
 		return mtree_store_range(&inst->table, start, last, value, GFP_KERNEL);
-	local_irq_disable();
+	WRITE_ONCE(inst->storing, true);
 	r = mtree_store_range(&inst->table, start, last, value, GFP_ATOMIC);
-	local_irq_enable();
+	WRITE_ONCE(inst->storing, false);
 	return r;
 }
 

@@ -94,7 +94,7 @@ static int dmr_end_io(struct dm_target *ti, struct bio *bio, blk_status_t *error
 		return DM_ENDIO_DONE;
 	if (unlikely(dmr_is_flush(pb)))
 		*error = dmr_flush_done(pb, *error);
-	else
+	else if (likely(!*error) || !dmr_passes(pb, *error))
 		need = dmr_need(pb, &pb->place, *error);
 	if (likely(!need))
 		return DM_ENDIO_DONE;
@@ -113,7 +113,7 @@ static const struct dmr_option {
 	struct dm_arg arg;
 	size_t at;
 	unsigned int preset;
-} dmr_options[] = {
+} dmr_known_options[] = {
 	OPTION(hold_deadline_ms, hold_ms, 119000, 60000),
 	OPTION(ready_deadline_ms, ready_ms, 119000, 60000),
 	OPTION(max_held_bios, max_held_bios, 65536, 1024),
@@ -136,7 +136,7 @@ static int parse_option(struct dm_target *ti, struct dmr_target *t, struct dm_ar
 	const char *name = dm_shift_arg(as);
 	const struct dmr_option *o;
 
-	for (o = dmr_options; o < dmr_options + ARRAY_SIZE(dmr_options); o++)
+	for (o = dmr_known_options; o < dmr_known_options + ARRAY_SIZE(dmr_known_options); o++)
 		if (!strcmp(name, o->name))
 			return dm_read_arg(&o->arg, as, option(t, o), &ti->error);
 	if (strcmp(name, "queue_if_no_daemon"))
@@ -147,13 +147,13 @@ static int parse_option(struct dm_target *ti, struct dmr_target *t, struct dm_ar
 
 static int parse_options(struct dm_target *ti, struct dmr_target *t, struct dm_arg_set *as)
 {
-	static const struct dm_arg count = { 0, 2 * ARRAY_SIZE(dmr_options) + 1,
+	static const struct dm_arg count = { 0, 2 * ARRAY_SIZE(dmr_known_options) + 1,
 					     "Invalid number of options" };
 	unsigned int i, n;
 	int r = 0;
 
-	for (i = 0; i < ARRAY_SIZE(dmr_options); i++)
-		*option(t, &dmr_options[i]) = dmr_options[i].preset;
+	for (i = 0; i < ARRAY_SIZE(dmr_known_options); i++)
+		*option(t, &dmr_known_options[i]) = dmr_known_options[i].preset;
 	if (!as->argc)
 		return 0;
 	r = dm_read_arg_group(&count, as, &n, &ti->error);
@@ -266,9 +266,9 @@ static void dmr_status(struct dm_target *ti, status_type_t type, unsigned int fl
 		break;
 	case STATUSTYPE_TABLE:
 		DMEMIT("%s %s %zu", t->dev[DMR_DATA]->name, t->dev[DMR_SPARE]->name,
-		       2 * ARRAY_SIZE(dmr_options) + t->opt.queue_unowned);
-		for (i = 0; i < ARRAY_SIZE(dmr_options); i++)
-			DMEMIT(" %s %u", dmr_options[i].name, *option(t, &dmr_options[i]));
+		       2 * ARRAY_SIZE(dmr_known_options) + t->opt.queue_unowned);
+		for (i = 0; i < ARRAY_SIZE(dmr_known_options); i++)
+			DMEMIT(" %s %u", dmr_known_options[i].name, *option(t, &dmr_known_options[i]));
 		if (t->opt.queue_unowned)
 			DMEMIT(" queue_if_no_daemon");
 		break;
