@@ -79,7 +79,6 @@ lint: checkpatch sparse ## formatting, clippy, checkpatch, sparse
 	cargo clippy --all-targets -- -D warnings
 
 quick-test: ## what needs no guest
-	cargo build --examples -p dmremap-disks
 	cargo test
 
 # So many seeds from BASE on, which is a fresh one unless it is given; SEED=n plays one with a trace.
@@ -91,8 +90,9 @@ sim: ## the daemon's own code over simulated disks, kernel and clock; SEEDS=n, S
 mutants: ## deliberate bugs, one by one: which of them the simulation catches, and how soon
 	tests/mutants/run
 
+# The disks' plugin as the tests build it, with the same features.
 stage: build ## install for each tested kernel into target/stage, where guests take it from
-	cargo build --examples -p dmremap-disks
+	cargo build --examples
 	@set -e; for krel in $(KERNELS); do \
 		$(MAKE) --no-print-directory kmod KREL=$$krel >target/kmod-$$krel.log 2>&1 || \
 			{ cat target/kmod-$$krel.log; exit 1; }; \
