@@ -46,6 +46,8 @@ pub struct Boot {
     closed: u8,
     start: Instant,
     log: File,
+    /// The kernel, for lines of the report.
+    release: String,
     /// What it has shown so far.
     pub seen: Transcript,
 }
@@ -53,7 +55,7 @@ pub struct Boot {
 impl Boot {
     /// Starts QEMU and waits until the guest is ready, or has failed to be; see [`Transcript::broken`].
     pub fn start(machine: &Machine<'_>, log: &Path) -> Result<Boot> {
-        let path = socket_dir()?.join("port");
+        let path = socket_dir(machine.kernel)?.join("port");
         let _ = std::fs::remove_file(&path);
         let listener = UnixListener::bind(&path).with_context(|| path.display().to_string())?;
         let log = File::create(log).with_context(|| log.display().to_string())?;
@@ -71,7 +73,8 @@ impl Boot {
         follow(port.try_clone()?, send, Event::Port);
         let start = Instant::now();
         let seen = Transcript::default();
-        let mut boot = Boot { qemu, port, events, closed: 0, start, log, seen };
+        let release = machine.kernel.release.clone();
+        let mut boot = Boot { qemu, port, events, closed: 0, start, log, release, seen };
         if !boot.until(UP, |seen| seen.release.is_some())? {
             boot.broken("the guest did not come up");
         } else if boot.seen.release.as_ref() != Some(&machine.kernel.release) {
@@ -184,7 +187,7 @@ impl Boot {
             Ok(Event::Port(line)) => {
                 writeln!(self.log, "{:8.3} port: {line}", self.seconds())?;
                 if let Some(Said::Note(text)) = Said::parse(&line) {
-                    println!("{:22} {text}", "");
+                    println!("{:<22}       {text}", self.release);
                 }
                 self.seen.port(&line);
             }

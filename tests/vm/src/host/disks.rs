@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use dmremap_disks::server::{CONTROL, Command, Server};
 use dmremap_disks::volatile::CutReport;
 
+use super::kernel::Kernel;
 use super::qemu::socket_dir;
 use super::target_dir;
 use crate::case::{Case, Disk};
@@ -23,8 +24,9 @@ pub struct Disks {
 
 impl Disks {
     /// Makes them anew, all zeroes.
-    pub fn new(case: &Case, dir: &Path) -> Result<Disks> {
-        fs::create_dir_all(dir)?;
+    pub fn new(case: &Case, kernel: &Kernel) -> Result<Disks> {
+        let dir = target_dir()?.join("vm-disks").join(&kernel.release);
+        fs::create_dir_all(&dir)?;
         let mut images = Vec::new();
         for (index, disk) in case.disks.iter().enumerate() {
             let mib = match disk {
@@ -44,7 +46,7 @@ impl Disks {
             .collect();
         let server = match &volatile[..] {
             [] => None,
-            disks => Some(Server::start(&socket_dir()?, &plugin()?, disks)?),
+            disks => Some(Server::start(&socket_dir(kernel)?, &plugin()?, disks)?),
         };
         let drives = images
             .iter()

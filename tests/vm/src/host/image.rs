@@ -80,7 +80,7 @@ pub fn build(kernel: &Kernel) -> Result<Image> {
     extra.programs(EXTRA)?;
     extra.libraries()?;
     extra.0.retain(|at, _| !plan.0.contains_key(at));
-    let extra = extra.archive(&target, "extra", |_| Ok(Vec::new()))?;
+    let extra = extra.archive(&target, &format!("extra-{}", kernel.release), |_| Ok(Vec::new()))?;
     Ok(Image { initramfs, extra })
 }
 

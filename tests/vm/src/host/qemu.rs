@@ -73,8 +73,14 @@ fn add_disk(command: &mut Command, drive: &str, serial: &str, how: &str) {
 }
 
 /// The directory for the sockets of this run: their paths must be short.
-pub fn socket_dir() -> std::io::Result<PathBuf> {
-    let dir = std::env::temp_dir().join(format!("dmremap-vm-{}", std::process::id()));
+#[must_use]
+pub fn sockets() -> PathBuf {
+    std::env::temp_dir().join(format!("dmremap-vm-{}", std::process::id()))
+}
+
+/// The part of it for the guests of one kernel, of which one runs at a time.
+pub fn socket_dir(kernel: &Kernel) -> std::io::Result<PathBuf> {
+    let dir = sockets().join(&kernel.release);
     std::fs::create_dir_all(&dir)?;
     Ok(dir)
 }

@@ -12,7 +12,6 @@ use super::image::{self, Image};
 use super::judge::expect;
 use super::kernel::Kernel;
 use super::qemu::Machine;
-use super::target_dir;
 use crate::case::{Case, End};
 
 /// How often the emulator may fail on one kernel before it counts.
@@ -46,8 +45,9 @@ impl<'a> Suite<'a> {
         Ok(Self { kernel, image, logs, seed, tally: Tally::default(), again: 0 })
     }
 
-    /// Runs the cases, a line for each.
+    /// Runs the cases, a line for each, and one for all.
     pub fn run(mut self, cases: &[Case]) -> Result<Tally> {
+        let begun = Instant::now();
         let shared: Vec<Case> = cases.iter().copied().filter(Case::shares_boot).collect();
         let mut left = &shared[..];
         while !left.is_empty() {
@@ -63,6 +63,13 @@ impl<'a> Suite<'a> {
             };
             self.report(case, reasons, start);
         }
+        println!(
+            "{:<22} took {:.0} s, {:.0} s of it in {} boots",
+            self.kernel.release,
+            begun.elapsed().as_secs_f64(),
+            self.tally.booting,
+            self.tally.boots
+        );
         Ok(self.tally)
     }
 
@@ -141,8 +148,7 @@ impl<'a> Suite<'a> {
 
     /// Runs every phase of a case over the same disks; why it failed, and whether that was the emulator's doing.
     fn own_boots(&mut self, case: &Case) -> Result<(Vec<String>, bool)> {
-        let dir = target_dir()?.join("vm-disks").join(&self.kernel.release);
-        let disks = Disks::new(case, &dir)?;
+        let disks = Disks::new(case, self.kernel)?;
         let (mut facts, mut verdict) = (Vec::new(), None);
         for (number, phase) in case.phases().iter().enumerate() {
             let mut boot = self.boot(&disks.drives, case.append)?;
@@ -179,7 +185,7 @@ impl<'a> Suite<'a> {
             facts.append(&mut boot.seen.acks);
         }
         if let Some(line) = verdict {
-            println!("{:22} {line}", "");
+            println!("{:<22}       {line}", self.kernel.release);
         }
         Ok((Vec::new(), false))
     }
