@@ -9,7 +9,7 @@ KREL ?= $(shell uname -r)
 KERNEL ?= 6.12
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dm-remap
 SUDO = $(if $(filter 0,$(shell id -u)),,sudo)
-PACKAGES = binutils gcc libc6-dev make xz-utils cpio kmod dmsetup e2fsprogs fio busybox-static qemu-system-x86 \
+PACKAGES = binutils gcc libc6-dev make xz-utils zstd cpio kmod dmsetup e2fsprogs fio busybox-static qemu-system-x86 \
 	sparse libdevmapper-dev libclang-dev linux-image-amd64 linux-headers-amd64 linux-source-6.12 nbdkit nbdkit-plugin-dev
 
 # The stock kernels that guests boot: the newest 6.1 and 6.12 that are installed here with headers.

@@ -52,8 +52,9 @@ enum Entry {
     Link(PathBuf),
 }
 
-/// The two archives.
+/// What a guest is booted from: the kernel, and the two archives.
 pub struct Image {
+    pub kernel: PathBuf,
     pub initramfs: PathBuf,
     pub extra: PathBuf,
 }
@@ -81,7 +82,20 @@ pub fn build(kernel: &Kernel) -> Result<Image> {
     extra.libraries()?;
     extra.0.retain(|at, _| !plan.0.contains_key(at));
     let extra = extra.archive(&target, &format!("extra-{}", kernel.release), |_| Ok(Vec::new()))?;
-    Ok(Image { initramfs, extra })
+    Ok(Image { kernel: unpacked(kernel, &target)?, initramfs, extra })
+}
+
+/// The kernel proper, unpacked once; its time is that of the image it came from.
+fn unpacked(kernel: &Kernel, target: &Path) -> Result<PathBuf> {
+    let path = target.join("vm-images").join(format!("vmlinux-{}", kernel.release));
+    let time = |path: &Path| fs::metadata(path).and_then(|meta| meta.modified());
+    let packed = time(&kernel.image())?;
+    if !time(&path).is_ok_and(|there| there == packed) {
+        kernel.unpack(&path)?;
+        // Last, so that what was interrupted is done again.
+        fs::File::options().write(true).open(&path)?.set_modified(packed)?;
+    }
+    Ok(path)
 }
 
 /// Runs a command of the host that must succeed; its output.

@@ -49,7 +49,7 @@ impl Machine<'_> {
             .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
             .args(["-device", "virtio-rng-pci", "-monitor", "none"])
             .arg("-kernel")
-            .arg(self.kernel.image())
+            .arg(&self.image.kernel)
             .arg("-initrd")
             .arg(&self.image.initramfs)
             .arg("-append")
