@@ -44,7 +44,7 @@ pub enum Command {
     Bad { disk: String, sectors: Range<u64>, side: Side },
     Good { disk: String, sectors: Range<u64> },
     LyingFlush { disk: String, lies: bool },
-    FailFlushes { disk: String, count: u32 },
+    FailFlushes { disk: String, count: u32, lose: bool },
 }
 
 /// The answer to a [`Command`].
@@ -80,9 +80,10 @@ pub fn obey<M: Medium>(power: &Power<M>, command: Command) -> io::Result<Answer>
         Command::LyingFlush { disk, lies } => {
             power.steer(&disk, |disk| disk.faults.lying_flush = lies)?
         }
-        Command::FailFlushes { disk, count } => {
-            power.steer(&disk, |disk| disk.faults.failing_flushes = count)?
-        }
+        Command::FailFlushes { disk, count, lose } => power.steer(&disk, |disk| {
+            disk.faults.failing_flushes = count;
+            disk.faults.losing_flush = lose;
+        })?,
     }
     Ok(Answer::Done)
 }

@@ -93,7 +93,7 @@ fn faults_are_set_while_the_disk_is_in_use() {
     assert!(!fails("read 0 4k") && !fails("write 4k 512"));
     bench.server.ask(&Command::Good { disk: disk(), sectors: 0..100 }).unwrap();
     assert!(!fails("read 4k 512"));
-    bench.server.ask(&Command::FailFlushes { disk: disk(), count: 1 }).unwrap();
+    bench.server.ask(&Command::FailFlushes { disk: disk(), count: 1, lose: false }).unwrap();
     // qemu-io says nothing about a failed flush.
     bench.qemu_io("data", "none", &["write 0 512", "flush"]);
     assert_eq!(bench.server.counters("data").unwrap().flush_errors, 1);

@@ -153,6 +153,25 @@ fn a_failed_flush_makes_nothing_durable_and_the_next_one_does() {
 }
 
 #[test]
+fn a_failed_flush_that_loses_leaves_what_was_durable() {
+    let power = power();
+    write(&power, "data", 0, &content(1), true).unwrap();
+    power
+        .steer("data", |disk| {
+            disk.faults.failing_flushes = 1;
+            disk.faults.losing_flush = true;
+        })
+        .unwrap();
+    write(&power, "data", 0, &content(2).repeat(2), false).unwrap();
+    assert!(power.request("data", |disk| disk.flush()).is_err());
+    assert_eq!(read(&power, "data", 0).unwrap(), content(1));
+    assert_eq!(read(&power, "data", 1).unwrap(), content(0));
+    write(&power, "data", 1, &content(3), false).unwrap();
+    power.request("data", |disk| disk.flush()).unwrap();
+    assert_eq!(power.cut(1).unwrap().unflushed, 0);
+}
+
+#[test]
 fn bad_sectors_fail_only_what_touches_them() {
     let power = power();
     power

@@ -39,6 +39,7 @@ pub struct Faults {
     /// Flush and FUA are acknowledged and ignored.
     pub lying_flush: bool,
     /// So many flushes fail, FUA writes included, before they work again.
-    /// What a failed flush was to make durable stays volatile, and can still be flushed.
     pub failing_flushes: u32,
+    /// What a failed flush was to make durable is lost. Otherwise it stays volatile, and can still be flushed.
+    pub losing_flush: bool,
 }

@@ -120,6 +120,9 @@ impl<M: Medium> VolatileStore<M> {
         if self.faults.failing_flushes > 0 {
             self.faults.failing_flushes -= 1;
             self.counters.flush_errors += 1;
+            if self.faults.losing_flush {
+                self.unflushed.retain(|sector, _| !range.contains(sector));
+            }
             return Err(eio());
         }
         if self.faults.lying_flush {

@@ -1,12 +1,17 @@
 //! After a failed flush nothing may claim to be durable until one has succeeded on both disks.
 
-use anyhow::{Context, Result, ensure};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
 use nix::libc::EIO;
 
 use crate::case::{self, Case};
 use crate::guest::dm::{self, Device};
 use crate::guest::served::Served;
+use crate::guest::spare;
 use crate::guest::steer::Steer;
+use crate::guest::tracer::{Point, Tracer};
 use crate::guest::{Ctx, Disk};
 
 const DISKS: &[case::Disk] =
@@ -15,6 +20,7 @@ const DISKS: &[case::Disk] =
 pub const CASES: &[Case] = &[
     Case::new("flush-failures.stop-fua-until-both-disks-flush", 120, stop_fua).disks(DISKS),
     Case::new("flush-failures.of-an-unused-spare-only-alarm", 120, unused_spare).disks(DISKS),
+    Case::new("flush-failures.of-the-daemons-own-are-told", 120, the_daemons_own).disks(DISKS),
     Case::new("flush-failures.a-linear-device-forgets-them", 60, linear_forgets)
         .disks(DISKS)
         .must_fail("succeeded, and should not"),
@@ -27,6 +33,9 @@ const STEER: u8 = 2;
 
 const BAD: u64 = 1000;
 const GOOD: u64 = 2000;
+/// Bad too, each written once.
+const NEW: [u64; 2] = [3000, 4000];
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is asked of the device, in the two ways of asking.
 struct Asked {
@@ -57,6 +66,19 @@ impl Asked {
         ensure!(errno == Some(EIO), "a flush failed on disk {disk}; fsync says errno {errno:?}");
         let failed = self.steer.counters(disk)?.flush_errors - before;
         ensure!(failed == 1, "{failed} flushes failed on disk {disk}");
+        Ok(())
+    }
+
+    /// A flush of somebody else's has failed, and this caller has to hear of it.
+    fn flush_owes_a_failure(&self) -> Result<()> {
+        let errors = || -> Result<u64> {
+            let (data, spare) = (self.steer.counters(DATA)?, self.steer.counters(SPARE)?);
+            Ok(data.flush_errors + spare.flush_errors)
+        };
+        let before = errors()?;
+        let errno = self.plain.flush().err().and_then(|error| error.raw_os_error());
+        ensure!(errno == Some(EIO), "nobody was told of the failure; fsync says errno {errno:?}");
+        ensure!(errors()? == before, "another flush failed on a disk");
         Ok(())
     }
 
@@ -94,7 +116,7 @@ impl Asked {
 }
 
 fn bad_disk(ctx: &Ctx) -> Result<Device> {
-    dm::disk_with_bad_sectors("bad", &ctx.disk(DATA)?, &[BAD])
+    dm::disk_with_bad_sectors("bad", &ctx.disk(DATA)?, &[BAD, NEW[0], NEW[1]])
 }
 
 fn stop_fua(ctx: &mut Ctx) -> Result<()> {
@@ -152,6 +174,52 @@ fn unused_spare(ctx: &mut Ctx) -> Result<()> {
     ensure!(!status.contains("spare-flush-failed"), "the alarm stays: {status}");
     drop((asked, raw));
     served.down()
+}
+
+/// A flush that the daemon sends by itself fails, and the spare loses what it was to keep: first the one for what was
+/// placed, then the one of the commit. What the daemon had in it is written again before the write is acknowledged; what
+/// an application had in it is gone, and its next fsync has to say so.
+fn the_daemons_own(ctx: &mut Ctx) -> Result<()> {
+    let (bad, spare) = (bad_disk(ctx)?, ctx.disk(SPARE)?);
+    let served = Served::new(bad.path(), &spare, "")?;
+    let mut asked = Asked::of(ctx, &served.path())?;
+    for (point, sector) in [Point::Placed, Point::Submitted].into_iter().zip(NEW) {
+        asked.flush_succeeds()?;
+        let (flushed, disk) = (asked.version, served.disk()?);
+        let errors = asked.steer.counters(SPARE)?.flush_errors;
+        let tracer = Tracer::attach(served.daemon.pid(), &spare, Some(point))?;
+        thread::scope(|scope| {
+            let writer = scope.spawn(|| disk.fill(sector, 1, 7));
+            let tracer = tracer.wait(PATIENCE)?;
+            asked.write().context("while the daemon is about to flush")?;
+            asked.steer.lose_at_flush(SPARE)?;
+            tracer.go_on()?;
+            writer.join().unwrap_or_else(|_| bail!("the writer panicked"))
+        })
+        .with_context(|| format!("{point:?}"))?;
+        let errors = asked.steer.counters(SPARE)?.flush_errors - errors;
+        ensure!(errors == 1, "{point:?}: {errors} flushes of the spare failed");
+        asked.plain.verify(BAD, 1, flushed).context("what the failed flush was to keep")?;
+        asked.plain.verify(sector, 1, 7).with_context(|| format!("{point:?}"))?;
+        let status = served.status()?;
+        ensure!(status.contains("spare-flush-failed"), "{point:?}: no alarm: {status}");
+        asked.expect_no_fua().with_context(|| format!("{point:?}"))?;
+        asked.flush_owes_a_failure().with_context(|| format!("{point:?}"))?;
+        asked.flush_succeeds().with_context(|| format!("{point:?}"))?;
+        asked.expect_fua().with_context(|| format!("{point:?}"))?;
+        let status = served.status()?;
+        ensure!(!status.contains("spare-flush-failed"), "{point:?}: the alarm stays: {status}");
+    }
+    let version = asked.version;
+    drop(asked);
+    served.down()?;
+    spare::is_clean(&spare)?;
+    let served = Served::start()?;
+    for (sector, version) in [(BAD, version), (GOOD, version), (NEW[0], 7), (NEW[1], 7)] {
+        served.disk()?.verify(sector, 1, version).context("from the spare")?;
+    }
+    served.down()?;
+    bad.remove()
 }
 
 fn linear_forgets(ctx: &mut Ctx) -> Result<()> {

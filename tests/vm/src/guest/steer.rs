@@ -39,7 +39,12 @@ impl Steer {
 
     /// So many of its flushes fail from now on.
     pub fn fail_flushes(&self, index: u8, count: u32) -> Result<()> {
-        self.ask(&Command::FailFlushes { disk: name(index), count }).map(drop)
+        self.ask(&Command::FailFlushes { disk: name(index), count, lose: false }).map(drop)
+    }
+
+    /// Its next flush fails, and loses what it was to make durable.
+    pub fn lose_at_flush(&self, index: u8) -> Result<()> {
+        self.ask(&Command::FailFlushes { disk: name(index), count: 1, lose: true }).map(drop)
     }
 
     /// Its flushes do nothing from now on, and say that all is well.
