@@ -13,9 +13,10 @@ use serde_json::Value;
 use crate::case::Case;
 use crate::guest::daemon::program;
 use crate::guest::devices::Brd;
-use crate::guest::dm::{Device, disk_with_bad_sectors};
+use crate::guest::dm::Device;
 use crate::guest::scsi::ScsiDebug;
-use crate::guest::served::{self, Served, config_path, policyd};
+use crate::guest::served::{Served, config_path, policyd};
+use crate::guest::setup::Disks;
 use crate::guest::{Cmd, Ctx};
 
 pub const CASES: &[Case] = &[
@@ -116,24 +117,9 @@ fn changed(from: &str, to: &str) -> Result<String> {
     Ok(GOOD.replacen(from, to, 1))
 }
 
-/// Disks for both devices, formatted. Fields are taken down in this order.
-struct Disks {
-    bad: Device,
-    brd: Brd,
-}
-
-impl Disks {
-    fn new() -> Result<Self> {
-        let brd = Brd::load(6, 16)?;
-        let bad = disk_with_bad_sectors("bad", &brd.path(0), &[100, 200])?;
-        served::format(bad.path(), &brd.path(1))?;
-        served::format(&brd.path(2), &brd.path(3))?;
-        Ok(Self { bad, brd })
-    }
-
-    fn remove(self) -> Result<()> {
-        self.bad.remove()
-    }
+/// For both devices.
+fn disks() -> Result<Disks> {
+    Disks::two_formatted(4, &[100, 200])
 }
 
 /// Both devices of the good text.
@@ -181,7 +167,7 @@ fn expect_words(said: &str, place: &str, reason: &str, remedy: &str) -> Result<(
 }
 
 fn refused_at_start_and_on_reload(wrong: &[Wrong]) -> Result<()> {
-    let disks = Disks::new()?;
+    let disks = disks()?;
     let served = serve()?;
     served.disk()?.fill(100, 1, 1)?;
     let before = in_force()?;
@@ -275,7 +261,7 @@ impl Drop for Odd {
 }
 
 fn wrong_paths_on_reload(_: &mut Ctx) -> Result<()> {
-    let disks = Disks::new()?;
+    let disks = disks()?;
     let odd = Odd::new(&disks.brd)?;
     fs::write(config_path(), GOOD.split_inclusive("= 128\n").next().unwrap_or(GOOD))?;
     let served = Served::start()?;
@@ -297,7 +283,7 @@ fn wrong_paths_on_reload(_: &mut Ctx) -> Result<()> {
 
 /// The device whose path is wrong is not served, and the other one is.
 fn wrong_paths_at_start(_: &mut Ctx) -> Result<()> {
-    let disks = Disks::new()?;
+    let disks = disks()?;
     let odd = Odd::new(&disks.brd)?;
     for &(from, to, place, reason, remedy) in PATHS {
         let state = || format!("{from:?} as {to:?}");

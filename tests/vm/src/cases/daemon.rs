@@ -6,9 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::case::Case;
-use crate::guest::devices::Brd;
-use crate::guest::dm::{self, Device};
 use crate::guest::served::{NAME, Served, config_path, policyd};
+use crate::guest::setup::Disks;
 use crate::guest::{Ctx, Disk};
 
 pub const CASES: &[Case] = &[
@@ -27,21 +26,8 @@ fn sectors(extents: &[(u64, u64)]) -> Vec<u64> {
     extents.iter().flat_map(|&(start, len)| start..start + len).collect()
 }
 
-/// A disk with bad sectors and a spare. Fields are taken down in this order.
-struct Disks {
-    bad: Device,
-    brd: Brd,
-}
-
 fn disks() -> Result<Disks> {
-    let brd = Brd::load(2, 128)?;
-    Ok(Disks { bad: dm::disk_with_bad_sectors("bad", &brd.path(0), &BAD)?, brd })
-}
-
-impl Disks {
-    fn served(&self) -> Result<Served> {
-        Served::new(self.bad.path(), &self.brd.path(1), "")
-    }
+    Disks::new(128, &BAD)
 }
 
 fn expect_mapped(served: &Served, wanted: &[u64]) -> Result<()> {
@@ -52,7 +38,7 @@ fn expect_mapped(served: &Served, wanted: &[u64]) -> Result<()> {
 
 fn maps_bad_sectors(_: &mut Ctx) -> Result<()> {
     let disks = disks()?;
-    let served = disks.served()?;
+    let served = disks.serve("")?;
     let disk = served.disk()?;
     for (&sector, version) in BAD.iter().zip(1..) {
         disk.fill(sector, 1, version)?;
@@ -65,7 +51,7 @@ fn maps_bad_sectors(_: &mut Ctx) -> Result<()> {
 
 fn one_bio(_: &mut Ctx) -> Result<()> {
     let disks = disks()?;
-    let served = disks.served()?;
+    let served = disks.serve("")?;
     let disk = served.disk()?;
     disk.fill(0, 512, 1)?;
     disk.verify(0, 512, 1)?;
@@ -76,7 +62,7 @@ fn one_bio(_: &mut Ctx) -> Result<()> {
 
 fn poison_and_heal(_: &mut Ctx) -> Result<()> {
     let disks = disks()?;
-    let served = disks.served()?;
+    let served = disks.serve("")?;
     let disk = served.disk()?;
     for _ in 0..3 {
         ensure!(disk.read(100, 1).is_err(), "bytes that nobody wrote");
@@ -98,11 +84,11 @@ fn poison_and_heal(_: &mut Ctx) -> Result<()> {
 
 fn outlive_the_device(_: &mut Ctx) -> Result<()> {
     let disks = disks()?;
-    let served = disks.served()?;
+    let served = disks.serve("")?;
     served.disk()?.fill(0, 512, 7)?;
     ensure!(served.disk()?.read(75000, 1).is_err(), "bytes that nobody wrote");
     served.down()?;
-    let spare = disks.brd.path(1).display().to_string();
+    let spare = disks.spare().display().to_string();
     let checked = policyd(&["check", &spare])?.run()?;
     ensure!(checked.contains("clean"), "{checked}");
 
@@ -115,7 +101,7 @@ fn outlive_the_device(_: &mut Ctx) -> Result<()> {
 
 fn killed_while_a_write_waits(_: &mut Ctx) -> Result<()> {
     let disks = disks()?;
-    let mut served = disks.served()?;
+    let mut served = disks.serve("")?;
     let disk = served.disk()?;
     disk.fill(200, 1, 1)?;
     served.kill()?;
@@ -135,7 +121,7 @@ fn killed_while_a_write_waits(_: &mut Ctx) -> Result<()> {
 
 fn reload(_: &mut Ctx) -> Result<()> {
     let disks = disks()?;
-    let served = disks.served()?;
+    let served = disks.serve("")?;
     let good = std::fs::read_to_string(config_path())?;
     std::fs::write(config_path(), format!("{good}\n[policy]\nread_retires = 1\n"))?;
     let refused = policyd(&["reload"])?.end()?;

@@ -1,18 +1,18 @@
 //! The daemon killed with -9 at every step of a commit and at any moment, and started again: no error reaches a
 //! writer, and nothing acknowledged is lost.
 
-use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::case::Case;
-use crate::guest::devices::Brd;
-use crate::guest::dm::{self, Device};
+use crate::guest::dm::Device;
 use crate::guest::load::{self, Acknowledged, Load, Random, Runs};
 use crate::guest::owner::{Fence, Owner};
 use crate::guest::served::{NAME, Served, config_path, policyd};
+use crate::guest::setup::Setup;
+use crate::guest::spare;
 use crate::guest::tracer::{Point, Tracer};
 use crate::guest::{Ctx, Disk, daemon::Daemon};
 
@@ -27,56 +27,38 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The restarts are well within it.
 const DEADLINE: &str = "hold_deadline_ms = 110000";
 
-/// What is served, and what it is made of; taken down in this order.
-struct Setup {
-    served: Served,
-    bad: Device,
-    brd: Brd,
-    runs: Runs,
+fn runs() -> Runs {
+    load::runs(2000, 1250, 101)
 }
 
 fn setup() -> Result<Setup> {
-    let brd = Brd::load(2, 64)?;
-    let runs = load::runs(2000, 1250, 101);
-    let bad = dm::disk_with_bad_sectors("bad", &brd.path(0), &load::sectors(&runs))?;
-    let served = Served::new(bad.path(), &brd.path(1), DEADLINE)?;
-    Ok(Setup { served, bad, brd, runs })
+    Setup::new(64, &load::sectors(&runs()), DEADLINE)
 }
 
-impl Setup {
-    fn spare(&self) -> PathBuf {
-        self.brd.path(1)
-    }
+/// Nothing is lost: not while the instance lives, and not for one that is made anew from the spare.
+fn check(setup: Setup, acknowledged: &Acknowledged) -> Result<()> {
+    // Dropped in the reverse order.
+    let Setup { disks, served } = setup;
+    load::verify(&served.disk()?, acknowledged).context("from the instance")?;
+    ensure!(Owner::onlooker()?.fences()?.is_empty(), "fences are left: {}", served.status()?);
+    let bad = load::sectors(&runs());
+    let wanted: Vec<u64> =
+        bad.into_iter().filter(|sector| acknowledged.contains_key(sector)).collect();
+    let mapped = load::sectors(&served.listed("mapped")?);
+    ensure!(mapped == wanted, "mapped: {mapped:?}, and should be {wanted:?}");
+    served.down()?;
 
-    /// Nothing is lost: not while the instance lives, and not for one that is made anew from the spare.
-    fn check(self, acknowledged: &Acknowledged) -> Result<()> {
-        let spare = self.spare();
-        // Dropped in the reverse order.
-        let Setup { runs, brd, bad, served } = self;
-        load::verify(&served.disk()?, acknowledged).context("from the instance")?;
-        ensure!(Owner::onlooker()?.fences()?.is_empty(), "fences are left: {}", served.status()?);
-        let bad_ones = load::sectors(&runs);
-        let wanted: Vec<u64> =
-            bad_ones.into_iter().filter(|sector| acknowledged.contains_key(sector)).collect();
-        let mapped = load::sectors(&served.listed("mapped")?);
-        ensure!(mapped == wanted, "mapped: {mapped:?}, and should be {wanted:?}");
-        served.down()?;
-
-        let checked = policyd(&["check", &spare.display().to_string()])?.run()?;
-        ensure!(checked.contains("clean"), "{checked}");
-        let served = Served::start()?;
-        load::verify(&served.disk()?, acknowledged).context("from the spare")?;
-        served.down()?;
-        bad.remove()?;
-        drop(brd);
-        Ok(())
-    }
+    spare::is_clean(&disks.spare())?;
+    let served = Served::start()?;
+    load::verify(&served.disk()?, acknowledged).context("from the spare")?;
+    served.down()?;
+    disks.remove()
 }
 
 /// Three times each.
 fn at_each_point(ctx: &mut Ctx) -> Result<()> {
     let mut setup = setup()?;
-    let load = Load::start(&setup.served.path(), &setup.runs, ctx.seed)?;
+    let load = Load::start(&setup.served.path(), &runs(), ctx.seed)?;
     for point in [Point::ALL; 3].into_iter().flatten() {
         load.progress(8, PATIENCE)?;
         let (pid, spare) = (setup.served.daemon.pid(), setup.spare());
@@ -94,14 +76,14 @@ fn at_each_point(ctx: &mut Ctx) -> Result<()> {
     }
     let acknowledged = load.stop()?;
     ctx.note(format!("{} sectors acknowledged", acknowledged.len()))?;
-    setup.check(&acknowledged)
+    check(setup, &acknowledged)
 }
 
 /// Every other time the daemon is killed while it starts, takes over what the last one left, or has hardly begun.
 fn at_random_moments(ctx: &mut Ctx) -> Result<()> {
     let mut setup = setup()?;
     let mut random = Random::new(ctx.seed);
-    let load = Load::start(&setup.served.path(), &setup.runs, ctx.seed)?;
+    let load = Load::start(&setup.served.path(), &runs(), ctx.seed)?;
     for round in 0..20 {
         let early = round % 2 == 1;
         if early {
@@ -117,7 +99,7 @@ fn at_random_moments(ctx: &mut Ctx) -> Result<()> {
     load.progress(8, PATIENCE)?;
     let acknowledged = load.stop()?;
     ctx.note(format!("{} sectors acknowledged", acknowledged.len()))?;
-    setup.check(&acknowledged)
+    check(setup, &acknowledged)
 }
 
 /// A single write, held while its daemon dies. What no commit names is released and then served like any other; what may
@@ -126,7 +108,7 @@ fn pinned(ctx: &mut Ctx) -> Result<()> {
     let mut setup = setup()?;
     let disk = setup.served.disk()?;
     let mut acknowledged = Acknowledged::new();
-    let starts: Vec<u64> = setup.runs.iter().map(|&(start, _)| start).collect();
+    let starts: Vec<u64> = runs().into_iter().map(|(start, _)| start).collect();
     for (point, start) in Point::ALL.into_iter().zip(starts) {
         let before = Owner::onlooker()?.counters()?;
         one_write(&mut setup, &disk, start, point).with_context(|| format!("{point:?}"))?;
@@ -149,7 +131,7 @@ fn pinned(ctx: &mut Ctx) -> Result<()> {
         ))?;
     }
     drop(disk);
-    setup.check(&acknowledged)
+    check(setup, &acknowledged)
 }
 
 fn one_write(setup: &mut Setup, disk: &Disk, sector: u64, point: Point) -> Result<()> {
@@ -173,10 +155,13 @@ fn one_write(setup: &mut Setup, disk: &Disk, sector: u64, point: Point) -> Resul
         setup.served.kill()?;
         let fences = Owner::onlooker()?.fences()?;
         ensure!(fences == wanted, "without a daemon: {fences:?}");
-        let status = Device::shared(NAME).status()?;
-        let words: Vec<&str> = status.split_whitespace().collect();
-        let held = if wanted.is_empty() { "0" } else { "1" };
-        ensure!(words[3..5] == ["ready", "no-owner"] && words[6..9] == [held; 3], "{status}");
+        let status = Device::shared(NAME).remap_status()?;
+        let held = wanted.len() as u64;
+        ensure!(
+            status.words.starts_with("ready no-owner ")
+                && [status.faults, status.held, status.held_sectors] == [held; 3],
+            "{status:?}"
+        );
         setup.served.again()?;
         writer.join().unwrap_or_else(|_| bail!("the writer panicked"))
     })?;
@@ -186,7 +171,7 @@ fn one_write(setup: &mut Setup, disk: &Disk, sector: u64, point: Point) -> Resul
 /// One slot of one mapping is overwritten behind the daemon's back.
 fn a_lost_write(ctx: &mut Ctx) -> Result<()> {
     let setup = setup()?;
-    let load = Load::start(&setup.served.path(), &setup.runs, ctx.seed)?;
+    let load = Load::start(&setup.served.path(), &runs(), ctx.seed)?;
     load.progress(50, PATIENCE)?;
     let acknowledged = load.stop()?;
     let listed = policyd(&["list", NAME])?.run()?;
@@ -194,5 +179,5 @@ fn a_lost_write(ctx: &mut Ctx) -> Result<()> {
     let words: Vec<&str> = line.split_whitespace().collect();
     let slot = words.last().context("an odd line of `list`")?;
     Disk::open(setup.spare())?.fill(slot.parse()?, 1, 0)?;
-    setup.check(&acknowledged)
+    check(setup, &acknowledged)
 }

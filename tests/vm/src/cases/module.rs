@@ -7,9 +7,9 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::libc::EIO;
 
 use crate::case::Case;
-use crate::guest::devices::Brd;
 use crate::guest::dm::{self, Device};
 use crate::guest::owner::{INSTANCE_GET, Owner};
+use crate::guest::setup::Disks;
 use crate::guest::{Ctx, Disk, modprobe, rmmod, run};
 
 pub const CASES: &[Case] = &[
@@ -24,26 +24,19 @@ pub const CASES: &[Case] = &[
 ];
 
 const BAD: [u64; 5] = [100, 101, 200, 300, 400];
-const SECTORS: u64 = 65536;
 /// The owner's slots: the spare past its first sectors.
 const SLOTS: (u64, u64) = (64, 32768);
 
 /// A device over a disk with bad sectors. Fields are taken down in this order.
 struct Remapped {
     device: Device,
-    _bad: Device,
-    _brd: Brd,
+    _disks: Disks,
 }
 
-fn remapped(target: &str, options: &str) -> Result<Remapped> {
-    let brd = Brd::load(2, 32)?;
-    let bad = dm::disk_with_bad_sectors("bad", &brd.path(0), &BAD)?;
-    modprobe("dm_remap_shim", &[])?;
-    let table = match target {
-        "remap" => format!("0 {SECTORS} remap {} {} {options}\n", bad.dev(), brd.path(1).display()),
-        _ => format!("0 {SECTORS} linear {} 0\n", bad.dev()),
-    };
-    Ok(Remapped { device: Device::create("d", &table)?, _bad: bad, _brd: brd })
+fn remapped(options: &str) -> Result<Remapped> {
+    let disks = Disks::new(32, &BAD)?;
+    let device = Device::remap("d", disks.bad.path(), &disks.spare(), options)?;
+    Ok(Remapped { device, _disks: disks })
 }
 
 impl Remapped {
@@ -76,7 +69,7 @@ fn loads_and_leaves(_: &mut Ctx) -> Result<()> {
 }
 
 fn unready(_: &mut Ctx) -> Result<()> {
-    let remapped = remapped("remap", "2 ready_deadline_ms 1500")?;
+    let remapped = remapped("2 ready_deadline_ms 1500")?;
     let start = Instant::now();
     remapped.disk()?.read_fails(0, 1, EIO)?;
     let waited = start.elapsed();
@@ -95,7 +88,7 @@ fn write_bad_sectors(disk: &Disk) -> Result<()> {
 }
 
 fn maps_bad_sectors(_: &mut Ctx) -> Result<()> {
-    let remapped = remapped("remap", "")?;
+    let remapped = remapped("")?;
     let mut owner = owner()?;
     let disk = remapped.disk()?;
     owner.serve_during(|| write_bad_sectors(&disk))??;
@@ -104,11 +97,13 @@ fn maps_bad_sectors(_: &mut Ctx) -> Result<()> {
 
 /// The control of the case above.
 fn linear_in_its_place(_: &mut Ctx) -> Result<()> {
-    write_bad_sectors(&remapped("linear", "")?.disk()?)
+    let disks = Disks::new(32, &BAD)?;
+    let linear = dm::disk_with_bad_sectors("d", disks.bad.path(), &[])?;
+    write_bad_sectors(&Disk::open(linear.path())?)
 }
 
 fn one_bio(_: &mut Ctx) -> Result<()> {
-    let remapped = remapped("remap", "")?;
+    let remapped = remapped("")?;
     let mut owner = owner()?;
     let disk = remapped.disk()?;
     owner.serve_during(|| disk.fill(0, 512, 1))??;
@@ -120,7 +115,7 @@ fn one_bio(_: &mut Ctx) -> Result<()> {
 }
 
 fn owner_death(_: &mut Ctx) -> Result<()> {
-    let remapped = remapped("remap", "")?;
+    let remapped = remapped("")?;
     let mut owner = owner()?;
     let disk = remapped.disk()?;
     owner.serve_during(|| disk.fill(200, 1, 9))??;
@@ -131,7 +126,7 @@ fn owner_death(_: &mut Ctx) -> Result<()> {
 }
 
 fn no_live_object(_: &mut Ctx) -> Result<()> {
-    let remapped = remapped("remap", "")?;
+    let remapped = remapped("")?;
     if rmmod("dm_remap_shim").is_ok() {
         bail!("the module left while in use");
     }

@@ -13,7 +13,7 @@ use crate::guest::daemon::Daemon;
 use crate::guest::devices::{Brd, NullBlk};
 use crate::guest::dm::{self, Device};
 use crate::guest::owner::Owner;
-use crate::guest::served::{NAME, Served, config_path, configure};
+use crate::guest::served::{NAME, Served, configure, configure_all};
 use crate::guest::stat::Stat;
 use crate::guest::{Ctx, Disk, wait_until};
 
@@ -33,8 +33,6 @@ pub const CASES: &[Case] = &[
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const BAD: [u64; 4] = [1000, 2000, 3000, 4000];
-/// A configuration that names none.
-const NO_DEVICE: &str = "[daemon]\ncontrol_socket = \"/run/vm/control.sock\"\n";
 const READY_MS: u64 = 2000;
 /// What jiffies may take from a deadline.
 const TICKS_MS: u64 = 10;
@@ -67,10 +65,7 @@ impl Disks {
 
     /// By dmsetup, with no daemon there.
     fn by_hand(&self, options: &str) -> Result<Device> {
-        let sectors = Disk::open(self.bad.path())?.sectors()?;
-        let (data, spare) = (self.bad.dev(), self.spare.dev());
-        let device =
-            Device::create(NAME, &format!("0 {sectors} remap {data} {spare} {options}\n"))?;
+        let device = Device::remap(NAME, self.bad.path(), self.spare.path(), options)?;
         expect(&device, "not-ready no-owner 0 0 0 0 0")?;
         Ok(device)
     }
@@ -90,9 +85,8 @@ impl Disks {
 
 /// What `dmsetup status` says after the target's name; `words` is its beginning.
 fn expect(device: &Device, words: &str) -> Result<()> {
-    let status = device.status()?;
-    let said: Vec<&str> = status.split_whitespace().skip(3).collect();
-    ensure!(said.join(" ").starts_with(words), "status is {said:?}, not {words}");
+    let said = device.remap_status()?.words;
+    ensure!(said.starts_with(words), "status is {said:?}, not {words}");
     Ok(())
 }
 
@@ -157,7 +151,7 @@ fn by_config(_: &mut Ctx) -> Result<()> {
 /// The configuration names no device.
 fn by_label(_: &mut Ctx) -> Result<()> {
     let disks = Disks::new()?;
-    fs::write(config_path(), NO_DEVICE)?;
+    configure_all("", &[], "")?;
     let log = adopted(disks)?;
     ensure!(log.contains(&format!("{NAME}: adopted")), "{log}");
     Ok(())

@@ -1,17 +1,17 @@
 //! A reload under load: a good file applies whole, while a writer never notices; of a bad one nothing does.
 
-use std::fs;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use serde_json::Value;
 
 use crate::case::Case;
-use crate::guest::devices::Brd;
-use crate::guest::dm::{Device, disk_with_bad_sectors};
-use crate::guest::served::{self, NAME, Served, config_path, policyd};
+use crate::guest::dm::Device;
+use crate::guest::served::{self, NAME, Served, policyd};
+use crate::guest::setup::Disks;
 use crate::guest::{Cmd, Ctx, Disk, wait_until};
 
 pub const CASES: &[Case] = &[
@@ -22,41 +22,18 @@ pub const CASES: &[Case] = &[
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Fields are taken down in this order.
-struct Disks {
-    bad: Device,
-    brd: Brd,
+/// d1 has sectors 8, 16, ... that fail; d2 is formatted, d3 is not.
+fn disks() -> Result<Disks> {
+    let sectors: Vec<u64> = (1..256).map(|n| 8 * n).collect();
+    Disks::two_formatted(6, &sectors)
 }
 
-impl Disks {
-    /// d1 has sectors 8, 16, ... that fail; d2 is formatted, d3 is not.
-    fn new() -> Result<Self> {
-        let brd = Brd::load(6, 16)?;
-        let sectors: Vec<u64> = (1..256).map(|n| 8 * n).collect();
-        let bad = disk_with_bad_sectors("bad", &brd.path(0), &sectors)?;
-        served::format(bad.path(), &brd.path(1))?;
-        served::format(&brd.path(2), &brd.path(3))?;
-        Ok(Self { bad, brd })
-    }
-
-    /// A file for the first `devices`; `more` belongs to the sections of each.
-    fn write(&self, policy: &str, devices: usize, more: &str) -> Result<()> {
-        let data = [self.bad.path().to_path_buf(), self.brd.path(2), self.brd.path(4)];
-        let mut text = format!("[daemon]\ncontrol_socket = \"/run/vm/control.sock\"\n{policy}\n");
-        for (n, data) in data.iter().enumerate().take(devices) {
-            text += &format!(
-                "[[device]]\nname = \"d{}\"\ndata = \"{}\"\nspare = \"/dev/ram{}\"\n{more}\n",
-                n + 1,
-                data.display(),
-                2 * n + 1
-            );
-        }
-        fs::write(config_path(), text).context("the configuration")
-    }
-
-    fn remove(self) -> Result<()> {
-        self.bad.remove()
-    }
+/// A file for the first `devices`; `more` belongs to the sections of each.
+fn configure(disks: &Disks, policy: &str, devices: usize, more: &str) -> Result<()> {
+    let ram = |n| disks.brd.path(n);
+    let pairs: [(&Path, &Path); 3] =
+        [(disks.bad.path(), &ram(1)), (&ram(2), &ram(3)), (&ram(4), &ram(5))];
+    served::configure_all(policy, &pairs[..devices], more)
 }
 
 fn status_of(name: &str) -> Result<Value> {
@@ -106,14 +83,14 @@ fn under_load(served: &Served, act: impl FnOnce() -> Result<()>) -> Result<()> {
 }
 
 fn applies_under_load(_: &mut Ctx) -> Result<()> {
-    let disks = Disks::new()?;
-    disks.write("", 1, "")?;
+    let disks = disks()?;
+    configure(&disks, "", 1, "")?;
     let served = Served::start()?;
     let second = Device::existing("d2");
     ensure!(status_of(NAME)?["policy"]["read_retries"] == 3, "{}", status_of(NAME)?["policy"]);
     let instance = status_of(NAME)?["kernel"]["instance"].clone();
     under_load(&served, || {
-        disks.write("[policy]\nread_retries = 7", 2, "max_held_bios = 77")?;
+        configure(&disks, "[policy]\nread_retries = 7", 2, "max_held_bios = 77")?;
         policyd(&["reload"])?.run()?;
         Ok(())
     })?;
@@ -135,16 +112,16 @@ fn applies_under_load(_: &mut Ctx) -> Result<()> {
     // Refused and accepted in turn, under load.
     under_load(&served, || {
         for retries in 8..12 {
-            disks.write("[policy]\nread_retries = 101", 2, "max_held_bios = 77")?;
+            configure(&disks, "[policy]\nread_retries = 101", 2, "max_held_bios = 77")?;
             ensure!(!policyd(&["reload"])?.end()?.status.success(), "101 was accepted");
             // `status` looks in the file for the daemon's socket.
-            disks.write("", 1, "")?;
+            configure(&disks, "", 1, "")?;
             ensure!(status_of(NAME)?["policy"]["read_retries"] == retries - 1, "it was applied");
             let (policy, options) = (
                 format!("[policy]\nread_retries = {retries}"),
                 format!("max_held_kib = {retries}"),
             );
-            disks.write(&policy, 2, &options)?;
+            configure(&disks, &policy, 2, &options)?;
             policyd(&["reload"])?.run()?;
             ensure!(status_of(NAME)?["policy"]["read_retries"] == retries, "it was not applied");
             ensure!(table(NAME)?.contains(&options.replace("= ", "")), "{}", table(NAME)?);
@@ -158,8 +135,8 @@ fn applies_under_load(_: &mut Ctx) -> Result<()> {
 
 /// Options were changed, and a device was begun, when the last device refuses.
 fn a_late_failure(_: &mut Ctx) -> Result<()> {
-    let disks = Disks::new()?;
-    disks.write("", 2, "max_held_bios = 77")?;
+    let disks = disks()?;
+    configure(&disks, "", 2, "max_held_bios = 77")?;
     let served = Served::start_first(1)?;
     let second = Device::existing("d2");
     let before = (table(NAME)?, status_of(NAME)?["policy"].clone());
@@ -181,7 +158,7 @@ fn a_late_failure(_: &mut Ctx) -> Result<()> {
         unchanged()
     };
     // d3 has no label.
-    disks.write("[policy]\nread_retries = 9", 3, "max_held_bios = 88")?;
+    configure(&disks, "[policy]\nread_retries = 9", 3, "max_held_bios = 88")?;
     refused("d3: /dev/ram5: no dm-remap label on this disk")?;
     ensure!(!Device::existing("d3").path().exists(), "d3 is there");
 
@@ -196,8 +173,8 @@ fn a_late_failure(_: &mut Ctx) -> Result<()> {
 }
 
 fn dropped_io(_: &mut Ctx) -> Result<()> {
-    let disks = Disks::new()?;
-    disks.write("", 1, "")?;
+    let disks = disks()?;
+    configure(&disks, "", 1, "")?;
     let served = Served::start()?;
     under_load(&served, || {
         let device = std::mem::ManuallyDrop::new(Device::existing(NAME));

@@ -4,10 +4,9 @@ use anyhow::{Result, ensure};
 
 use crate::case::Case;
 use crate::guest::Ctx;
-use crate::guest::devices::Brd;
-use crate::guest::dm::{self, Device};
 use crate::guest::fs::fio;
 use crate::guest::served::Served;
+use crate::guest::setup::Disks;
 
 pub const CASES: &[Case] = &[
     Case::new("scattered.four-kib-over-a-run", 90, four_kib),
@@ -20,17 +19,6 @@ pub const CASES: &[Case] = &[
 const MIB: u64 = 2048;
 const SIZE: u64 = 64 * MIB;
 const RUNS: usize = 200;
-
-/// A disk with bad sectors and a spare. Fields are taken down in this order.
-struct Disks {
-    bad: Device,
-    brd: Brd,
-}
-
-fn disks(bad: &[u64]) -> Result<Disks> {
-    let brd = Brd::load(2, 64)?;
-    Ok(Disks { bad: dm::disk_with_bad_sectors("bad", &brd.path(0), bad)?, brd })
-}
 
 fn expect_mapped(served: &Served, wanted: &[u64]) -> Result<()> {
     let mapped = served.sectors_of(0, "mapped")?;
@@ -45,8 +33,8 @@ fn expect_mapped(served: &Served, wanted: &[u64]) -> Result<()> {
 
 fn four_kib(_: &mut Ctx) -> Result<()> {
     let bad: Vec<u64> = (1000..1008).collect();
-    let disks = disks(&bad)?;
-    let served = Served::new(disks.bad.path(), &disks.brd.path(1), "")?;
+    let disks = Disks::new(64, &bad)?;
+    let served = disks.serve("")?;
     let disk = served.disk()?;
     // Aligned with the run, and so one whole fault; then 512 bytes off it, over each of its ends.
     disk.fill(1000, 8, 1)?;
@@ -66,8 +54,8 @@ fn four_kib(_: &mut Ctx) -> Result<()> {
 
 fn unaligned_mib(_: &mut Ctx) -> Result<()> {
     let bad: Vec<u64> = (1000..1008).collect();
-    let disks = disks(&bad)?;
-    let served = Served::new(disks.bad.path(), &disks.brd.path(1), "")?;
+    let disks = Disks::new(64, &bad)?;
+    let served = disks.serve("")?;
     let disk = served.disk()?;
     disk.fill(37, 2048, 1)?;
     disk.verify(37, 2048, 1)?;
@@ -119,8 +107,8 @@ fn write_and_verify(disk: &std::path::Path, rw: &str, block: &str, half: u64) ->
 fn fio_over_runs(ctx: &mut Ctx) -> Result<()> {
     let bad = runs(ctx.seed);
     ctx.note(format!("seed {}: {} bad sectors", ctx.seed, bad.len()))?;
-    let disks = disks(&bad)?;
-    let served = Served::new(disks.bad.path(), &disks.brd.path(1), "")?;
+    let disks = Disks::new(64, &bad)?;
+    let served = disks.serve("")?;
     write_and_verify(&served.path(), "write", "64k", 0)?;
     let half: Vec<u64> = bad.iter().copied().filter(|&sector| sector < SIZE / 2).collect();
     expect_mapped(&served, &half)?;
@@ -131,6 +119,6 @@ fn fio_over_runs(ctx: &mut Ctx) -> Result<()> {
 
 /// The control of the case above.
 fn fio_without_remapping(ctx: &mut Ctx) -> Result<()> {
-    let disks = disks(&runs(ctx.seed))?;
+    let disks = Disks::new(64, &runs(ctx.seed))?;
     write_and_verify(disks.bad.path(), "write", "64k", 0)
 }

@@ -10,10 +10,9 @@ use nix::libc::EIO;
 use nix::sys::signal::Signal;
 
 use crate::case::Case;
-use crate::guest::devices::Brd;
-use crate::guest::dm::{self, Device};
 use crate::guest::owner::{Fence, Owner};
 use crate::guest::served::Served;
+use crate::guest::setup::{Disks, Setup};
 use crate::guest::tracer::{Point, Tracer};
 use crate::guest::{Ctx, Disk, wait_until};
 
@@ -31,28 +30,8 @@ const TICKS_MS: u64 = 10;
 /// Single ones, and a pair.
 const BAD: [u64; 6] = [1000, 2000, 3000, 4000, 5000, 5001];
 
-/// What is served, and what it is made of; taken down in this order.
-struct Setup {
-    served: Served,
-    bad: Device,
-    brd: Brd,
-}
-
 fn setup() -> Result<Setup> {
-    let brd = Brd::load(2, 64)?;
-    let bad = dm::disk_with_bad_sectors("bad", &brd.path(0), &BAD)?;
-    let deadline = format!("hold_deadline_ms = {DEADLINE_MS}");
-    let served = Served::new(bad.path(), &brd.path(1), &deadline)?;
-    Ok(Setup { served, bad, brd })
-}
-
-impl Setup {
-    fn down(self) -> Result<()> {
-        self.served.down()?;
-        self.bad.remove()?;
-        drop(self.brd);
-        Ok(())
-    }
+    Setup::new(64, &BAD, &format!("hold_deadline_ms = {DEADLINE_MS}"))
 }
 
 /// A write that ends with the error of the disk, and not before its deadline.
@@ -122,7 +101,7 @@ fn past_the_deadline(_: &mut Ctx) -> Result<()> {
 fn placed(_: &mut Ctx) -> Result<()> {
     let setup = setup()?;
     let (device, disk) = (setup.served.path(), setup.served.disk()?);
-    let (pid, spare) = (setup.served.daemon.pid(), setup.brd.path(1));
+    let (pid, spare) = (setup.served.daemon.pid(), setup.spare());
     let pinned = Fence { start: 1000, len: 1, placed: true, held: false, pinned: true };
     let tracer = Tracer::attach(pid, &spare, Some(Point::Placed))?;
     thread::scope(|scope| {
@@ -148,7 +127,7 @@ fn placed(_: &mut Ctx) -> Result<()> {
 /// The commit is durable though its write has failed, so its new owner installs it: what was written is there, and stays.
 fn killed_after_the_deadline(_: &mut Ctx) -> Result<()> {
     let mut setup = setup()?;
-    let (pid, spare) = (setup.served.daemon.pid(), setup.brd.path(1));
+    let (pid, spare) = (setup.served.daemon.pid(), setup.spare());
     let device = setup.served.path();
     let tracer = Tracer::attach(pid, &spare, Some(Point::Submitted))?;
     thread::scope(|scope| {
@@ -173,7 +152,5 @@ fn killed_after_the_deadline(_: &mut Ctx) -> Result<()> {
 
 /// Nobody holds it: the disk itself answers at once.
 fn early_end(_: &mut Ctx) -> Result<()> {
-    let brd = Brd::load(1, 64)?;
-    let bad = dm::disk_with_bad_sectors("bad", &brd.path(0), &BAD)?;
-    fails_at_its_deadline(bad.path(), 1000, 1)
+    fails_at_its_deadline(Disks::new(64, &BAD)?.bad.path(), 1000, 1)
 }

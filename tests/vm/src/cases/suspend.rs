@@ -10,10 +10,10 @@ use nix::libc::EIO;
 use nix::sys::signal::Signal;
 
 use crate::case::Case;
-use crate::guest::devices::Brd;
-use crate::guest::dm::{self, Device};
+use crate::guest::dm::Device;
 use crate::guest::fs::{Mount, fio, fsck};
-use crate::guest::served::{NAME, Served};
+use crate::guest::served::NAME;
+use crate::guest::setup::Setup;
 use crate::guest::{Cmd, Ctx, Disk, rmmod, wait_until};
 
 pub const CASES: &[Case] = &[
@@ -27,34 +27,13 @@ fn bad_sectors() -> Vec<u64> {
     (0..300).flat_map(|i| (0..=i % 4).map(move |n| 2000 + i * 401 + n)).collect()
 }
 
-/// What is served, and what it is made of; taken down in this order.
-struct Setup {
-    served: Served,
-    bad: Device,
-    brd: Brd,
-}
-
 fn setup(options: &str) -> Result<Setup> {
-    let brd = Brd::load(2, 64)?;
-    let bad = dm::disk_with_bad_sectors("bad", &brd.path(0), &bad_sectors())?;
-    let served = Served::new(bad.path(), &brd.path(1), options)?;
-    Ok(Setup { served, bad, brd })
+    Setup::new(64, &bad_sectors(), options)
 }
 
-impl Setup {
-    fn down(self) -> Result<()> {
-        self.served.down()?;
-        self.bad.remove()?;
-        drop(self.brd);
-        Ok(())
-    }
-
-    /// Bios that the module holds now.
-    fn held(&self) -> Result<u64> {
-        let status = Device::shared(NAME).status()?;
-        let held = status.split_whitespace().nth(7).context("a short status")?;
-        held.parse().with_context(|| status.clone())
-    }
+/// Waits until the module holds one bio.
+fn wait_for_a_held_write(device: &Device) -> Result<()> {
+    wait_until("a held write", Duration::from_secs(10), || Ok(device.remap_status()?.held == 1))
 }
 
 /// Another table for the same disks, that differs in one option.
@@ -122,14 +101,12 @@ fn pushes_back(_: &mut Ctx) -> Result<()> {
     setup.served.daemon.signal(Signal::SIGSTOP)?;
     thread::scope(|scope| {
         let writer = scope.spawn(|| disk.fill(2000, 8, 5));
-        wait_until("a held write", Duration::from_secs(10), || Ok(setup.held()? == 1))?;
+        wait_for_a_held_write(&device)?;
         device.suspend_noflush()?;
-        ensure!(setup.held()? == 0, "still held: {}", device.status()?);
+        ensure!(device.remap_status()?.held == 0, "still held: {}", device.status()?);
         ensure!(!writer.is_finished(), "the write ended in a noflush suspend");
         device.resume()?;
-        wait_until("the write to be held again", Duration::from_secs(10), || {
-            Ok(setup.held()? == 1)
-        })?;
+        wait_for_a_held_write(&device).context("after the resume")?;
         setup.served.daemon.signal(Signal::SIGCONT)?;
         writer.join().unwrap_or_else(|_| bail!("the writer panicked"))
     })?;
@@ -140,6 +117,7 @@ fn pushes_back(_: &mut Ctx) -> Result<()> {
 
 fn removal(_: &mut Ctx) -> Result<()> {
     let setup = setup("hold_deadline_ms = 3000")?;
+    let device = Device::shared(NAME);
     let disk = setup.served.disk()?;
     disk.fill(2401, 8, 1)?;
     let dmsetup = |args: &[&str]| Cmd::new("dmsetup").args(args).env("DM_DISABLE_UDEV", "1").end();
@@ -152,7 +130,7 @@ fn removal(_: &mut Ctx) -> Result<()> {
     setup.served.daemon.signal(Signal::SIGSTOP)?;
     thread::scope(|scope| -> Result<()> {
         let writer = scope.spawn(|| disk.write_fails(2802, 8, EIO));
-        wait_until("a held write", Duration::from_secs(10), || Ok(setup.held()? == 1))?;
+        wait_for_a_held_write(&device)?;
         // Open still, so the error table stays; the instance and all that it held are gone.
         dmsetup(&["remove", "--force", NAME])?;
         writer.join().unwrap_or_else(|_| bail!("the writer panicked"))
@@ -168,7 +146,7 @@ fn removal(_: &mut Ctx) -> Result<()> {
     })?;
 
     // Deferred: it goes with its last user. The daemon makes it again.
-    let Setup { mut served, bad, brd } = setup;
+    let Setup { mut served, disks } = setup;
     served.kill()?;
     served.again()?;
     let disk = Disk::open(served.path())?;
@@ -182,7 +160,5 @@ fn removal(_: &mut Ctx) -> Result<()> {
     })?;
     served.daemon.stop(Duration::from_secs(30))?;
     drop(served);
-    bad.remove()?;
-    drop(brd);
-    Ok(())
+    disks.remove()
 }

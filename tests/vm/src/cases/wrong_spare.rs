@@ -108,14 +108,14 @@ fn cloned(_: &mut Ctx) -> Result<()> {
     };
 
     // Which one is right nobody can tell.
-    served::configure_all(&[(&path(0), &path(1)), (&path(2), &path(3))], "")?;
+    served::configure_all("", &[(&path(0), &path(1)), (&path(2), &path(3))], "")?;
     Served::refused(&words("d2"))?;
     ensure!(Image::of(&path(1))? == clone && Image::of(&path(3))? == clone, "one was written to");
 
     // Beside one that is served, the other is refused.
     served::configure(&path(0), &path(1), "")?;
     let served = Served::start()?;
-    served::configure_all(&[(&path(0), &path(1)), (&path(2), &path(3))], "")?;
+    served::configure_all("", &[(&path(0), &path(1)), (&path(2), &path(3))], "")?;
     spare::says(&["reload"], 1, &format!("nothing was changed: d2: {}", words(NAME)))?;
     ensure!(Image::of(&path(3))? == clone, "the clone was written to");
     served.disk()?.fill(100, 8, 1)?;

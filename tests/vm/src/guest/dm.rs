@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::Cmd;
 
@@ -25,6 +25,14 @@ impl Device {
         super::modprobe("dm-mod", &[])?;
         dmsetup(&["create", name]).input(table).run()?;
         Ok(Self::existing(name))
+    }
+
+    /// Over all of `data`, with no daemon there.
+    pub fn remap(name: &str, data: &Path, spare: &Path, options: &str) -> Result<Self> {
+        super::modprobe("dm_remap_shim", &[])?;
+        let sectors = super::Disk::open(data)?.sectors()?;
+        let (data, spare) = (data.display(), spare.display());
+        Self::create(name, &format!("0 {sectors} remap {data} {spare} {options}\n"))
     }
 
     /// One that somebody else made and removes.
@@ -89,6 +97,12 @@ impl Device {
         self.verb(&["status"])
     }
 
+    /// Of a remap target.
+    pub fn remap_status(&self) -> Result<RemapStatus> {
+        let status = self.status()?;
+        RemapStatus::parse(&status).with_context(|| status.clone())
+    }
+
     pub fn table(&self) -> Result<String> {
         self.verb(&["table"])
     }
@@ -105,6 +119,32 @@ impl Drop for Device {
             // What stays is found by the check for leftovers.
             let _ = self.verb(&["remove", "--retry"]);
         }
+    }
+}
+
+/// What a remap target says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemapStatus {
+    /// All of it, after the target's name.
+    pub words: String,
+    /// Fences included.
+    pub faults: u64,
+    pub held: u64,
+    pub held_sectors: u64,
+}
+
+impl RemapStatus {
+    fn parse(status: &str) -> Option<Self> {
+        let words: Vec<&str> = status.split_whitespace().skip(3).collect();
+        let [_ready, _owned, _extents, faults, held, held_sectors, _commit] = words[..] else {
+            return None;
+        };
+        Some(Self {
+            words: words.join(" "),
+            faults: faults.parse().ok()?,
+            held: held.parse().ok()?,
+            held_sectors: held_sectors.parse().ok()?,
+        })
     }
 }
 
@@ -143,6 +183,14 @@ pub fn disk_with_bad_sectors(name: &str, device: &Path, bad: &[u64]) -> Result<D
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_status_has_its_numbers_in_order() {
+        let status = RemapStatus::parse("0 131072 remap ready no-owner 5 1 2 16 9\n");
+        let words = "ready no-owner 5 1 2 16 9".to_owned();
+        assert_eq!(status, Some(RemapStatus { words, faults: 1, held: 2, held_sectors: 16 }));
+        assert_eq!(RemapStatus::parse("0 131072 error\n"), None);
+    }
 
     #[test]
     fn the_table_covers_the_disk_and_fails_only_bad_sectors() -> Result<()> {

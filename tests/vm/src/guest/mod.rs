@@ -19,6 +19,7 @@ pub mod owner;
 pub mod pattern;
 pub mod scsi;
 pub mod served;
+pub mod setup;
 pub mod spare;
 pub mod stat;
 pub mod steer;

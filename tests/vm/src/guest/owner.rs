@@ -69,6 +69,8 @@ pub type Extent = (u64, u64, u32);
 /// A socket that has claimed an instance.
 pub struct Owner {
     socket: OwnedFd,
+    /// For answers.
+    buffer: Vec<u8>,
     family: u16,
     instance: u32,
     next_slot: u64,
@@ -108,7 +110,8 @@ impl Owner {
         let socket =
             socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
         bind(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
-        let mut owner = Owner { socket, family: 16, instance: 0, next_slot: 0, commit: 0 };
+        let buffer = vec![0; 65536];
+        let mut owner = Owner { socket, buffer, family: 16, instance: 0, next_slot: 0, commit: 0 };
         owner.family = number(attr(&owner.about_family()?, 1)?) as u16;
         Ok(owner)
     }
@@ -143,10 +146,9 @@ impl Owner {
         out.extend(attrs);
         sendto(self.socket.as_raw_fd(), &out, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
         let mut answers = Vec::new();
-        let mut buffer = vec![0; 65536];
         loop {
-            let n = recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-            let mut rest = &buffer[..n];
+            let n = recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::empty())?;
+            let mut rest = &self.buffer[..n];
             while rest.len() >= 16 {
                 let len = (number(&rest[..4]) as usize).clamp(16, rest.len());
                 match number(&rest[4..6]) {

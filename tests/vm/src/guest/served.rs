@@ -48,21 +48,22 @@ pub fn forced_format(data: &Path, spare: &Path) -> Result<String> {
 
 /// Writes the configuration of one device; `more` goes into its section.
 pub fn configure(data: &Path, spare: &Path, more: &str) -> Result<()> {
-    configure_all(&[(data, spare)], more)
+    configure_all("", &[(data, spare)], more)
 }
 
-/// Writes the configuration of devices on these disks, each data and spare; `more` goes to the end.
-pub fn configure_all(disks: &[(&Path, &Path)], more: &str) -> Result<()> {
-    let mut text = "[daemon]\ncontrol_socket = \"/run/vm/control.sock\"\n".to_owned();
+/// Writes the configuration of devices on these disks, each data and spare. `top` stands before them, and `more` goes
+/// into the section of each.
+pub fn configure_all(top: &str, disks: &[(&Path, &Path)], more: &str) -> Result<()> {
+    let mut text = format!("[daemon]\ncontrol_socket = \"/run/vm/control.sock\"\n{top}\n");
     for (index, (data, spare)) in disks.iter().enumerate() {
         text += &format!(
-            "\n[[device]]\nname = \"{}\"\ndata = \"{}\"\nspare = \"{}\"\n",
+            "[[device]]\nname = \"{}\"\ndata = \"{}\"\nspare = \"{}\"\n{more}\n",
             name(index),
             data.display(),
             spare.display()
         );
     }
-    fs::write(CONFIG, format!("{text}{more}\n")).context(CONFIG)
+    fs::write(CONFIG, text).context(CONFIG)
 }
 
 pub fn config_path() -> &'static Path {
@@ -80,7 +81,7 @@ impl Served {
     /// Several devices under one daemon.
     pub fn several(disks: &[(&Path, &Path)]) -> Result<Self> {
         disks.iter().try_for_each(|(data, spare)| format(data, spare).map(drop))?;
-        configure_all(disks, "")?;
+        configure_all("", disks, "")?;
         Self::start()
     }
 

@@ -14,10 +14,10 @@ use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use std::os::fd::AsRawFd;
 
 use crate::case::Case;
+use crate::guest::Ctx;
 use crate::guest::devices::Brd;
 use crate::guest::dm::Device;
 use crate::guest::owner::Owner;
-use crate::guest::{Ctx, modprobe};
 use model::{Model, SECTORS, SLOT_SECTORS, SLOT_START, UNIT};
 use wire::{attr, command, kind};
 
@@ -39,11 +39,8 @@ struct Setup {
 }
 
 fn setup() -> Result<Setup> {
-    let brd = Brd::load(2, 64)?;
-    modprobe("dm_remap_shim", &[])?;
-    let (data, spare) = (brd.path(0), brd.path(1));
-    let table = format!("0 {SECTORS} remap {} {}\n", data.display(), spare.display());
-    let device = Device::create("d", &table)?;
+    let brd = Brd::load(2, (SECTORS / 2048) as u32)?;
+    let device = Device::remap("d", &brd.path(0), &brd.path(1), "")?;
     let mut owner = Owner::new()?;
     owner.start(SLOT_START, SLOT_SECTORS)?;
     Ok(Setup { owner, _device: device, _brd: brd })

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::wire::{Attrs, Piece, attr, command, kind};
 
-pub const SECTORS: u64 = 65536;
+pub const SECTORS: u64 = 131_072;
 pub const SLOT_START: u64 = 64;
 pub const SLOT_SECTORS: u64 = 122_880;
 pub const UNIT: u64 = 8;
