@@ -84,7 +84,7 @@ quick-test: ## what needs no guest
 # So many seeds from BASE on, which is a fresh one unless it is given; SEED=n plays one with a trace.
 SEEDS ?= 20000
 sim: ## the daemon's own code over simulated disks, kernel and clock; SEEDS=n, SEED=n, BASE=n
-	cargo build --release -p dmremap-harness
+	cargo build --release --bin sim
 	target/release/sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) $(addprefix --base ,$(BASE)) --complete)
 
 mutants: ## deliberate bugs, one by one: which of them the simulation catches, and how soon
