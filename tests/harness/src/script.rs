@@ -150,3 +150,29 @@ pub struct Script {
     pub config: Config,
     pub steps: Vec<Step>,
 }
+
+impl Script {
+    /// As JSON, a step a line.
+    pub fn text(&self) -> serde_json::Result<String> {
+        let steps: Vec<String> =
+            self.steps.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
+        Ok(format!(
+            "{{\"seed\":{},\"config\":{},\"steps\":[\n{}\n]}}\n",
+            self.seed,
+            serde_json::to_string(&self.config)?,
+            steps.join(",\n")
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_reads_its_own_text() -> serde_json::Result<()> {
+        let script = crate::generate::script(7);
+        assert_eq!(serde_json::from_str::<Script>(&script.text()?)?, script);
+        Ok(())
+    }
+}

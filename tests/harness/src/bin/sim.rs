@@ -174,7 +174,7 @@ fn store(seed: u64, violation: &str, out: &std::path::Path) -> Result<()> {
     let script = shrink::shrink(&generate::script(seed), violation, 2000);
     std::fs::create_dir_all(out)?;
     let path = out.join(format!("{seed}.json"));
-    std::fs::write(&path, serde_json::to_string_pretty(&script)?)?;
+    std::fs::write(&path, script.text()?)?;
     println!("seed {seed} shrinks to {} steps: {}", script.steps.len(), path.display());
     Ok(())
 }
