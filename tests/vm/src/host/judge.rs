@@ -44,6 +44,10 @@ const FAULTS: &[&str] = &[
 /// again, and the kernel's core then oopses on it. Nothing was learnt about what the guest ran.
 const EMULATOR: &str = "Oops: int3:";
 
+/// The highest value that a processor's flags can have. A trap with more is the emulator's other fault: it put
+/// something else in their place, such as a debug trap that nobody asked for.
+const MAX_FLAGS: u32 = 0x003f_ffff;
+
 /// The guest's clock will run up to ten times too fast: the emulator was starved while the kernel measured it.
 const WRONG_CLOCK: &str = "PIT calibration deviates from HPET";
 
@@ -73,6 +77,8 @@ pub struct Transcript {
     pub wrong_clock: bool,
     /// Whether the emulator and not the guest failed.
     pub emulator_failed: bool,
+    /// Whether the kernel has come to the end of a report of a fault.
+    reported: bool,
     cases: BTreeMap<String, Seen>,
     /// The case whose section of the console is open.
     open: Option<String>,
@@ -98,6 +104,10 @@ impl Transcript {
             if place.len() < REASONS {
                 place.push(format!("kernel: {}", line.trim()));
             }
+        } else if line.contains("---[ end trace") {
+            self.reported = true;
+        } else if !self.reported {
+            self.emulator_failed |= flags(line).is_some_and(|flags| flags > MAX_FLAGS);
         }
     }
 
@@ -195,6 +205,12 @@ pub fn expect(must_fail: Option<&str>, reasons: Vec<String>) -> Vec<String> {
         }
         None => vec![format!("a negative control passed; it must fail with {text:?}")],
     }
+}
+
+/// The processor's flags in a line of a report.
+fn flags(line: &str) -> Option<u32> {
+    let (_, rest) = line.split_once("EFLAGS: ")?;
+    u32::from_str_radix(rest.split_whitespace().next()?, 16).ok()
 }
 
 /// The name in a marker line. `marker` is the marker of a nameless case.

@@ -130,6 +130,25 @@ fn the_emulators_breakpoint_is_told_from_an_oops() {
     assert!(!transcript(&oops.replace("int3: ", "")).emulator_failed);
 }
 
+/// The demo once failed with a debug trap in the middle of the kernel's allocator, whose flags no processor has.
+#[test]
+fn flags_that_no_processor_has_are_the_emulators() {
+    let report = "------------[ cut here ]------------
+C WARNING: CPU: 1 PID: 46 at arch/x86/kernel/traps.c:1120 exc_debug_kernel+0xca/0x160
+C RIP: 0010:exc_debug_kernel+0xca/0x160
+C RSP: 0018:ffffa40e0018fbc8 EFLAGS: 00010002
+C Call Trace:
+C RSP: 0018:ffffa40e0018fc90 EFLAGS: 04d0bf02
+C ---[ end trace 0000000000000000 ]---";
+    let warned = GOOD.replace("null_blk: module loaded", report);
+    assert!(transcript(&warned).emulator_failed && !verdict(&warned).is_empty());
+    assert!(!transcript(&warned.replace("04d0bf02", "0010bf02")).emulator_failed);
+    let second = warned.replace("04d0bf02", "00010002");
+    let second =
+        second.replace("P CASE a.b PASS", "C RSP: 0018:ffffa EFLAGS: 04d0bf02\nP CASE a.b PASS");
+    assert!(!transcript(&second).emulator_failed);
+}
+
 #[test]
 fn a_clock_that_was_measured_wrong_is_noticed() {
     assert!(!transcript(GOOD).wrong_clock);
