@@ -24,6 +24,8 @@ blk_status_t dmr_flush_done(struct dmr_bio *pb, blk_status_t status)
 	spin_lock_irqsave(&inst->lock, flags);
 	if (status) {
 		inst->flush_fails[dest]++;
+		if (spare)
+			dmr_count(inst, spare_flush_errors);
 		set_bit(bit, &inst->slow);
 		dmr_ring(inst);
 	} else if (inst->flush_fails[dest] != pb->place.gen) {
@@ -35,9 +37,7 @@ blk_status_t dmr_flush_done(struct dmr_bio *pb, blk_status_t status)
 		inst->flush_owed &= !spare;
 	}
 	spin_unlock_irqrestore(&inst->lock, flags);
-	if (spare && !test_bit(DMR_SLOW_EXTENTS, &inst->slow))
-		return BLK_STS_OK;
-	return status;
+	return spare && !test_bit(DMR_SLOW_EXTENTS, &inst->slow) ? BLK_STS_OK : status;
 }
 
 /* The owner has seen a flush of the spare fail that did not come through map. */

@@ -5,20 +5,23 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use tokio::runtime::Handle;
 
 use crate::config::resolve::Disks;
 use crate::core::{Area, Durable};
 use crate::driver::Target;
+use crate::driver::flushes::Flushes;
 use crate::io::identity::{SYSFS, identify};
 use crate::io::{Access, BlockDevice, signature};
-use crate::metadata::{self, Expect, Format, Identity, Store, Superblock, Uuid};
+use crate::link::Link;
+use crate::metadata::{self, Expect, Format, Identity, Shared, Store, Superblock, Uuid};
 use crate::units::{SECTOR_SIZE, Sectors};
 
 const MACHINE_ID: &str = "/etc/machine-id";
 
 /// Everything that serving needs of the two disks.
 pub struct Pair {
-    pub store: Store<BlockDevice>,
+    pub store: Store<Shared<BlockDevice, Flushes>>,
     /// Of all that was recovered.
     pub proof: Durable,
     /// For the reader: descriptors of its own.
@@ -30,8 +33,8 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Takes the spare from any other writer, then recovers what is on it.
-    pub fn open(data: &Path, spare: &Path) -> Result<Pair> {
+    /// Takes the spare from any other writer, then recovers what is on it. `link` is for questions about flushes.
+    pub fn open(data: &Path, spare: &Path, link: Link, runtime: Handle) -> Result<Pair> {
         let mut writer = open_disk(spare, Access::Write)?;
         writer.lock().with_context(|| {
             format!("{} is used by another dmremap-policyd; stop that first", spare.display())
@@ -47,8 +50,10 @@ impl Pair {
             machine: machine_id(),
             ..Expect::spare(identity(&writer))
         };
+        let flushes = Flushes::new(link, runtime, spare_at);
+        let shared = Shared::new(writer, flushes).context("the kernel cannot be asked")?;
         let (store, proof) =
-            Store::open(writer, &expect).with_context(|| spare.display().to_string())?;
+            Store::open(shared, &expect).with_context(|| spare.display().to_string())?;
         let geometry = store.geometry();
         let area = Area { start: geometry.slots, len: geometry.slot_sectors, unit: geometry.unit };
         let Superblock { label, mapped: sectors, block, .. } = *store.superblock();

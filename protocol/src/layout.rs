@@ -132,6 +132,7 @@ structure! {
         passed: u64,
         poison_reads: u64,
         redone: u64,
+        spare_flush_errors: u64,
         data_flush_fails: u64,
         spare_flush_fails: u64,
         /// Gauge.

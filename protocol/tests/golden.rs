@@ -114,12 +114,13 @@ fn instance() -> InstanceInfo {
             passed: 8,
             poison_reads: 9,
             redone: 10,
-            data_flush_fails: 11,
-            spare_flush_fails: 12,
-            held_bios: 13,
-            held_sectors: 14,
-            extents: 15,
-            open_faults: 16,
+            spare_flush_errors: 11,
+            data_flush_fails: 12,
+            spare_flush_fails: 13,
+            held_bios: 14,
+            held_sectors: 15,
+            extents: 16,
+            open_faults: 17,
         },
         slots: Some(SLOTS),
         owner: Some(4321),
@@ -236,12 +237,12 @@ fn family() {
 fn another_kernel() {
     let golden = golden("message");
     let bytes = &golden["instance"];
-    let counters = bytes.windows(4).position(|at| at == [0x84, 0, 0x0a, 0]).unwrap();
+    let counters = bytes.windows(4).position(|at| at == [0x8c, 0, 0x0a, 0]).unwrap();
     // A newer one: an attribute that nobody knows, and one more counter.
     let mut newer = bytes.clone();
     newer.extend([8, 0, 200, 0, 1, 2, 3, 4]);
     newer[counters] += 8;
-    newer.splice(counters + 132..counters + 132, [0xff; 8]);
+    newer.splice(counters + 140..counters + 140, [0xff; 8]);
     assert_eq!(Message::decode(&newer), Ok(Message::Instance(instance())));
     // It may mark an attribute as nested or in network order.
     let doorbell = [13, 1, 0, 0, 8, 0, 1, 0xc0, 7, 0, 0, 0];
@@ -249,7 +250,7 @@ fn another_kernel() {
     // An older one lacks the last counter.
     let mut older = bytes.clone();
     older[counters] -= 8;
-    older.drain(counters + 124..counters + 132);
+    older.drain(counters + 132..counters + 140);
     let mut expected = instance();
     expected.counters.open_faults = 0;
     assert_eq!(Message::decode(&older), Ok(Message::Instance(expected)));

@@ -4,6 +4,7 @@
 //! everything else to two threads: `reader` for reads, `writer` for flushes and commits.
 
 mod conversation;
+pub mod flushes;
 pub mod reader;
 pub mod translate;
 pub mod writer;

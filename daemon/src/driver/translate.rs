@@ -8,10 +8,12 @@ use dmremap_protocol::uapi::{
 use dmremap_protocol::{self as wire, FaultInfo, InstanceInfo, Message, Request, SlotArea};
 use nix::libc;
 
+use crate::config::resolve::DevNo;
 use crate::core::{
     Action, Area, Event, FaultId, Flags, Instance, Listed, Load, Piece, Refusal, State, Status,
 };
 use crate::link::LinkError;
+use crate::metadata::Failures;
 use crate::table::Kind;
 use crate::units::{Sector, Sectors, Slot};
 
@@ -85,6 +87,16 @@ pub fn instance(info: &InstanceInfo) -> Instance {
         spare_flush_fails: info.counters.spare_flush_fails,
         spare_flush_bad: info.flags.contains(InstanceFlags::SPARE_FLUSH_BAD),
     }
+}
+
+/// Of the flushes that the instance on the spare has sent.
+pub fn failures(answer: Vec<Message>, spare: DevNo) -> Option<Failures> {
+    answer.into_iter().find_map(|message| match message {
+        Message::Instance(info) if info.spare_dev == spare.wire() => {
+            Some(Failures { sender: info.instance, count: info.counters.spare_flush_errors })
+        }
+        _ => None,
+    })
 }
 
 fn refusal(error: &LinkError) -> Refusal {

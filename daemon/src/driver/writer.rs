@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::core::{CommitFailure, Event};
-use crate::metadata::{CommitError, Disk, Durable, Store};
+use crate::metadata::{CommitError, Disk, Doubt, Durable, Store};
 use crate::service::process::STACK;
 use crate::table::Change;
 
@@ -109,12 +109,15 @@ impl<D: Disk> Writer<D> {
         !self.submitted && self.waiting.is_empty()
     }
 
+    /// Whether others have failed meanwhile, the core sees for itself.
     fn flush(&mut self) -> bool {
-        let flushed = self.store.flush();
-        if let Err(error) = &flushed {
-            tracing::error!("the spare fails a flush: {error}");
+        match self.store.flush() {
+            Err(error) if !Doubt::is(&error) => {
+                tracing::error!("the spare fails a flush: {error}");
+                false
+            }
+            _ => true,
         }
-        flushed.is_ok()
     }
 
     fn commit(&mut self, changes: &[Change]) -> Result<crate::core::Durable, CommitFailure> {

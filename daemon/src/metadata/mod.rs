@@ -20,6 +20,7 @@ mod open;
 mod record;
 mod recover;
 mod repair;
+mod shared;
 mod store;
 mod superblock;
 #[cfg(test)]
@@ -37,6 +38,7 @@ pub use layout::Geometry;
 pub use open::Expect;
 pub use recover::{Finding, Severity};
 pub use repair::repair;
+pub use shared::{Doubt, Failures, Flusher, Shared};
 pub use store::{Durable, Store};
 pub use superblock::Superblock;
 pub use uuid::Uuid;

@@ -6,6 +6,7 @@ use super::device::Disk;
 use super::error::CommitError;
 use super::layout::{COPIES, Geometry};
 use super::record::{Bounds, entry_count, write_entries};
+use super::shared::Doubt;
 use super::superblock::{Checkpoint, Superblock};
 use crate::table::{Change, Table};
 use crate::units::Slot;
@@ -86,7 +87,7 @@ impl<D: Disk> Store<D> {
         Durable { sequence: self.sequence }
     }
 
-    /// Failed flushes of the spare: each voids the places since the last good flush.
+    /// Flushes of ours that the spare failed: each voids the places since the last good flush.
     pub fn flush_failures(&self) -> u64 {
         self.flush_failures
     }
@@ -259,7 +260,8 @@ impl<D: Disk> Store<D> {
 
     /// What was written to the spare before, slots included, is durable, unless a flush failed since.
     pub fn flush(&mut self) -> std::io::Result<()> {
-        self.disk.flush().inspect_err(|_| self.flush_failures += 1)
+        let flushed = self.disk.flush();
+        flushed.inspect_err(|error| self.flush_failures += u64::from(!Doubt::is(error)))
     }
 
     pub(super) fn successor(&self) -> Superblock {

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context, Result};
 use dmremap_protocol::InstanceInfo;
+use tokio::runtime::Handle;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::spawn_blocking;
 
@@ -53,8 +54,9 @@ impl Device {
         bells: broadcast::Receiver<Bell>,
     ) -> Result<Device> {
         // First, because opening writes to the spare.
-        let link = Link::open().await?;
-        let pair = spawn_blocking(move || Pair::open(&disks.data, &disks.spare)).await??;
+        let (link, second, runtime) = (Link::open().await?, Link::open().await?, Handle::current());
+        let open = move || Pair::open(&disks.data, &disks.spare, second, runtime);
+        let pair = spawn_blocking(open).await??;
         let Pair { store, proof, data, spare, target, area, label } = pair;
         let core = Core::new(policy, area, store.table().clone(), proof);
         let (events, told) = mpsc::unbounded_channel();

@@ -306,6 +306,7 @@ struct dm_remap_counters {
 	__u64 passed;			/* errors passed up by their class */
 	__u64 poison_reads;		/* reads failed at poison */
 	__u64 redone;			/* writes repeated after a table change */
+	__u64 spare_flush_errors;	/* flushes of the spare from map that failed */
 	__u64 data_flush_fails;		/* failed flushes of the data device */
 	__u64 spare_flush_fails;	/* of the spare, FLUSH_FAILED included */
 	__u64 held_bios;		/* gauge */

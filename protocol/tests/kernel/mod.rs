@@ -157,8 +157,8 @@ impl Builder {
         self.u64(8, info.generation);
         self.u64(9, info.commit);
         let c = &info.counters;
-        let mut counters = [0; 16];
-        (counters[0], counters[9], counters[14], counters[15]) =
+        let mut counters = [0; 17];
+        (counters[0], counters[9], counters[15], counters[16]) =
             (c.faults, c.redone, c.extents, c.open_faults);
         self.put(10, counters.map(u64::to_ne_bytes).as_flattened());
         if let Some(slots) = info.slots {

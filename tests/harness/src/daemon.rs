@@ -12,11 +12,14 @@ use std::time::Duration;
 use dmremap_policyd::config::resolve::{DevNo, Disks};
 use dmremap_policyd::core::{Area, Device, Event, Policy};
 use dmremap_policyd::driver::reader::{self, Reader};
+use dmremap_policyd::driver::translate::failures;
 use dmremap_policyd::driver::writer::{self, Writer};
 use dmremap_policyd::driver::{Ask, Clock, Conversation, Jobs, Kernel, Target};
 use dmremap_policyd::io::probe::ReadAt;
 use dmremap_policyd::link::{Bell, LinkError};
-use dmremap_policyd::metadata::{Disk, Error, Expect, Fact, Geometry, Identity, Store, Uuid};
+use dmremap_policyd::metadata::{
+    Disk, Error, Expect, Fact, Failures, Flusher, Geometry, Identity, Shared, Store, Uuid,
+};
 use dmremap_policyd::units::{Sectors, Slot};
 use dmremap_protocol::frame::Refusal;
 use dmremap_protocol::{Message, Request};
@@ -29,11 +32,11 @@ use crate::script::Which;
 use crate::sys::{Ev, Sys};
 
 #[derive(Clone)]
-pub struct Shared(Arc<Mutex<Sys>>);
+pub struct Handle(Arc<Mutex<Sys>>);
 
-impl Shared {
-    pub fn new(sys: Sys) -> Shared {
-        Shared(Arc::new(Mutex::new(sys)))
+impl Handle {
+    pub fn new(sys: Sys) -> Handle {
+        Handle(Arc::new(Mutex::new(sys)))
     }
 
     pub fn lock(&self) -> MutexGuard<'_, Sys> {
@@ -43,7 +46,7 @@ impl Shared {
 
 /// A disk as the daemon has it open.
 pub struct Open {
-    sys: Shared,
+    sys: Handle,
     which: Which,
 }
 
@@ -80,7 +83,7 @@ impl ReadAt for Open {
 }
 
 struct Link {
-    sys: Shared,
+    sys: Handle,
     port: u32,
 }
 
@@ -98,7 +101,15 @@ impl Kernel for Link {
     }
 }
 
-struct Time(Shared);
+/// Of the spare that every instance here has.
+impl Flusher for Link {
+    fn failures(&mut self) -> io::Result<Option<Failures>> {
+        let answer = now(self.request(&Request::InstanceGet)).map_err(io::Error::other)?;
+        Ok(failures(answer, DevNo::from_wire(SPARE_DEV)))
+    }
+}
+
+struct Time(Handle);
 
 impl Clock for Time {
     fn now(&self) -> Duration {
@@ -123,10 +134,10 @@ pub fn identity(which: Which, size: u64) -> Identity {
 pub const MACHINE: Uuid = Uuid([7; 16]);
 
 pub struct Daemon {
-    sys: Shared,
+    sys: Handle,
     conversation: Conversation<Link, Time>,
     reader: Reader<Open>,
-    writer: Writer<Open>,
+    writer: Writer<Shared<Open, Link>>,
     reads: Receiver<reader::Job>,
     writes: Receiver<writer::Job>,
     reading: VecDeque<reader::Job>,
@@ -139,7 +150,7 @@ pub struct Daemon {
 impl Daemon {
     /// `data` is the disk that it finds in place of the data disk.
     pub fn start(
-        sys: &Shared,
+        sys: &Handle,
         data: &Identity,
         spare: &Identity,
         accept_unreadable_tail: bool,
@@ -153,7 +164,10 @@ impl Daemon {
             ..Expect::spare(spare.clone())
         };
         sys.lock().task = Task::Open;
-        let (store, proof) = Store::open(open(Which::Spare), &expect)?;
+        let port = 100 + sys.lock().life;
+        let link = || Link { sys: sys.clone(), port };
+        let spare_disk = Shared::new(open(Which::Spare), link()).map_err(Error::Flush)?;
+        let (store, proof) = Store::open(spare_disk, &expect)?;
         let geometry = *store.geometry();
         let area = Area { start: geometry.slots, len: geometry.slot_sectors, unit: geometry.unit };
         let core = Device::new(Policy::default(), area, store.table().clone(), proof.into());
@@ -163,10 +177,8 @@ impl Daemon {
         let (to_reader, reads) = channel();
         let (to_writer, writes) = channel();
         let jobs = Jobs { reader: to_reader, writer: to_writer };
-        let port = 100 + sys.lock().life;
-        let link = Link { sys: sys.clone(), port };
         let clock = Time(sys.clone());
-        let conversation = Conversation::new("sim".into(), core, link, clock, target, jobs);
+        let conversation = Conversation::new("sim".into(), core, link(), clock, target, jobs);
         let mut guard = sys.lock();
         guard.regions = regions(&geometry);
         guard.daemon_in(10, Ev::Look);

@@ -253,14 +253,11 @@ impl Disk {
         }
     }
 
-    /// A flush that is not the daemon's does not fail while metadata waits for the daemon's own: a record
-    /// lost so is not noticed by anybody. That is a hole in the protocol, and known; see the README.
-    pub fn flush(&mut self, foreign: bool) -> Result<(), DiskError> {
+    pub fn flush(&mut self) -> Result<(), DiskError> {
         if self.gone {
             return Err(DiskError::Gone);
         }
-        let waits = foreign && self.loose.iter().any(|loose| loose.metadata && !loose.doomed);
-        if self.bad_flushes > 0 && !waits {
+        if self.bad_flushes > 0 {
             self.bad_flushes -= 1;
             self.loose.iter_mut().for_each(|loose| loose.doomed = true);
             if self.drops {

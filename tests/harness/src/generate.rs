@@ -96,12 +96,28 @@ impl Maker {
             let after = self.pause();
             let op = if steps.len() == crash { self.crash() } else { self.any() };
             let failing = matches!(op, Op::FailFlush { .. } | Op::Hiccup { .. });
+            if matches!(op, Op::FailFlush { disk: Which::Spare, .. }) && self.rng.chance(80) {
+                self.under_a_commit(&mut steps, op);
+                continue;
+            }
             steps.push(Step { after, op });
             if failing && self.rng.chance(30) {
                 steps.push(Step { after: 10, op: self.fuse(12) });
             }
         }
         steps
+    }
+
+    /// A flush that fails while the daemon is at work, perhaps an application's.
+    fn under_a_commit(&mut self, steps: &mut Vec<Step>, failure: Op) {
+        let bad = self.bad();
+        let Op::Bad { start, len, .. } = bad else { return };
+        steps.push(Step { after: 1, op: bad });
+        steps.push(Step { after: 1, op: Op::Write { start, len, fua: false } });
+        steps.push(Step { after: self.rng.range(100, 3000), op: failure });
+        for _ in 0..8 {
+            steps.push(Step { after: self.rng.range(1, 100), op: Op::Flush });
+        }
     }
 
     /// More, and control reads may find no sound place: an error storm.

@@ -3,7 +3,7 @@
 use dmremap_policyd::metadata::Error;
 
 use crate::cover::Cover;
-use crate::daemon::{Daemon, Shared, identity};
+use crate::daemon::{Daemon, Handle, identity};
 use crate::disk::{Disk, Image};
 use crate::kernel::{IoKind, Kernel};
 use crate::oracle::Trouble;
@@ -23,7 +23,7 @@ pub struct Outcome {
 }
 
 pub struct Sim {
-    sys: Shared,
+    sys: Handle,
     daemon: Option<Daemon>,
     /// What a stopped daemon has not seen yet.
     stopped: Option<Vec<Ev>>,
@@ -49,7 +49,7 @@ pub fn run(script: &Script, trace: bool) -> Outcome {
     let first = script.steps.first().map_or(0, |step| step.after);
     sys.kernel_in(first, Ev::Step);
     let mut sim = Sim {
-        sys: Shared::new(sys),
+        sys: Handle::new(sys),
         daemon: None,
         stopped: None,
         wrong: None,

@@ -331,7 +331,7 @@ impl Sys {
         if self.crashed(None) {
             return Err(DiskError::Gone);
         }
-        let result = self.spare_view().flush(false);
+        let result = self.spare_view().flush();
         if result.is_err() {
             self.oracle.flush_failed(self.now);
         }

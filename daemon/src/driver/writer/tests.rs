@@ -13,6 +13,8 @@ struct Memory {
     bytes: Vec<u8>,
     flushes: usize,
     bad: Vec<usize>,
+    /// Others' flushes fail too.
+    doubt: bool,
 }
 
 /// Shared, so that a test can look at it under the writer.
@@ -50,6 +52,7 @@ impl Disk for Shared {
             memory.flushes += 1;
             match memory.bad.contains(&(memory.flushes - 1)) {
                 true => Err(io::Error::other("flush")),
+                false if memory.doubt => Err(io::Error::other(Doubt::Failed)),
                 false => Ok(()),
             }
         })
@@ -58,7 +61,8 @@ impl Disk for Shared {
 
 fn disk() -> Shared {
     let bytes = vec![0; SPARE.bytes() as usize];
-    let mut disk = Shared(Arc::new(Mutex::new(Memory { bytes, flushes: 0, bad: Vec::new() })));
+    let mut disk =
+        Shared(Arc::new(Mutex::new(Memory { bytes, flushes: 0, bad: Vec::new(), doubt: false })));
     let request = Format {
         label: Uuid([1; 16]),
         nonce: 7,
@@ -128,6 +132,16 @@ fn a_failed_flush_is_told_before_the_answer_whatever_it_was_for() {
     let told: Vec<Event> = std::iter::from_fn(|| told.blocking_recv()).collect();
     assert_eq!(told[..2], [Event::FlushFailed, Event::CommitDone(Err(CommitFailure::Unknown))]);
     assert!(matches!(told[2..], [Event::CommitDone(Ok(_)), Event::FlushDone { ok: true }]));
+}
+
+/// The core finds out by itself which places another's failure has voided; it is not told of a failure of ours.
+#[test]
+fn a_flush_in_doubt_is_one_that_succeeded() {
+    let (mut writer, disk) = writer();
+    disk.with(|memory| memory.doubt = true);
+    assert_eq!(writer.work(Job::Flush), [Event::FlushDone { ok: true }]);
+    let told = writer.work(Job::Commit(mappings(&writer, 1)));
+    assert_eq!(told, [Event::CommitDone(Err(CommitFailure::Unknown))]);
 }
 
 #[test]

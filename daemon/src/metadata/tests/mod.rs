@@ -7,6 +7,7 @@ mod fuzz;
 mod model;
 mod ram;
 mod refusal;
+mod shared;
 mod tools;
 
 use super::{Expect, Fact, Format, Identity, Store, Superblock, Uuid, format};

@@ -12,6 +12,7 @@ impl Sys {
         let mut told = status;
         if status != Sts::Ok {
             self.k.flush_fails[at] += 1;
+            self.k.counts.spare_flush_errors += u64::from(spare);
             self.k.flush_bad[at] = true;
             self.ring();
         } else if self.k.flush_fails[at] != generation {

@@ -38,6 +38,7 @@ impl Sys {
                 passed: c.passed,
                 poison_reads: c.poison_reads,
                 redone: c.redone,
+                spare_flush_errors: c.spare_flush_errors,
                 data_flush_fails: k.flush_fails[0],
                 spare_flush_fails: k.flush_fails[1],
                 held_bios: k.held_bios,

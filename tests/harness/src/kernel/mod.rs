@@ -122,6 +122,7 @@ pub struct Counts {
     pub passed: u64,
     pub poison_reads: u64,
     pub redone: u64,
+    pub spare_flush_errors: u64,
 }
 
 pub struct Kernel {

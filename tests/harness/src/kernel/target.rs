@@ -165,7 +165,7 @@ impl Sys {
             Which::Spare => &mut self.spare,
         };
         let result = match flight.kind {
-            IoKind::Flush => disk.flush(true),
+            IoKind::Flush => disk.flush(),
             IoKind::Write => {
                 let mut buf = vec![0; flight.len as usize * SECTOR];
                 fill(&mut buf, flight.tag, flight.start);

@@ -8,7 +8,7 @@ use nix::libc::EIO;
 
 use crate::case::{self, Case};
 use crate::guest::dm::{self, Device};
-use crate::guest::served::Served;
+use crate::guest::served::{NAME, Served, policyd};
 use crate::guest::spare;
 use crate::guest::steer::Steer;
 use crate::guest::tracer::{Point, Tracer};
@@ -21,6 +21,7 @@ pub const CASES: &[Case] = &[
     Case::new("flush-failures.stop-fua-until-both-disks-flush", 120, stop_fua).disks(DISKS),
     Case::new("flush-failures.of-an-unused-spare-only-alarm", 120, unused_spare).disks(DISKS),
     Case::new("flush-failures.of-the-daemons-own-are-told", 120, the_daemons_own).disks(DISKS),
+    Case::new("flush-failures.of-anothers-repeat-a-commit", 120, anothers).disks(DISKS),
     Case::new("flush-failures.a-linear-device-forgets-them", 60, linear_forgets)
         .disks(DISKS)
         .must_fail("succeeded, and should not"),
@@ -218,6 +219,37 @@ fn the_daemons_own(ctx: &mut Ctx) -> Result<()> {
     for (sector, version) in [(BAD, version), (GOOD, version), (NEW[0], 7), (NEW[1], 7)] {
         served.disk()?.verify(sector, 1, version).context("from the spare")?;
     }
+    served.down()?;
+    bad.remove()
+}
+
+/// An application's flush fails between the daemon's write of a record and its flush of that, and the spare drops the
+/// record. The daemon's own flush succeeds then; the mapping must be there all the same.
+fn anothers(ctx: &mut Ctx) -> Result<()> {
+    let (bad, spare) = (bad_disk(ctx)?, ctx.disk(SPARE)?);
+    let mut served = Served::new(bad.path(), &spare, "")?;
+    let mut asked = Asked::of(ctx, &served.path())?;
+    asked.flush_succeeds()?;
+    let disk = served.disk()?;
+    let tracer = Tracer::attach(served.daemon.pid(), &spare, Some(Point::Submitted))?;
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| disk.fill(NEW[0], 1, 7));
+        let tracer = tracer.wait(PATIENCE)?;
+        asked.write().context("while the daemon is about to flush")?;
+        asked.steer.lose_at_flush(SPARE)?;
+        let errno = asked.plain.flush().err().and_then(|error| error.raw_os_error());
+        ensure!(errno == Some(EIO), "the spare failed a flush; fsync says errno {errno:?}");
+        tracer.go_on()?;
+        writer.join().unwrap_or_else(|_| bail!("the writer panicked"))
+    })?;
+    let status = policyd(&["status", "--json"])?.run()?;
+    ensure!(status.contains("\"commits_unknown\":1,"), "the commit was not repeated: {status}");
+    asked.plain.verify(NEW[0], 1, 7)?;
+    drop((asked, disk));
+    served.kill()?;
+    Device::shared(NAME).remove()?;
+    let served = Served::start()?;
+    served.disk()?.verify(NEW[0], 1, 7).context("from the spare")?;
     served.down()?;
     bad.remove()
 }

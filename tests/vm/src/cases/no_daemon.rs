@@ -34,8 +34,8 @@ pub const CASES: &[Case] = &[
 const PATIENCE: Duration = Duration::from_secs(30);
 const BAD: [u64; 4] = [1000, 2000, 3000, 4000];
 const READY_MS: u64 = 2000;
-/// What jiffies may take from a deadline.
-const TICKS_MS: u64 = 10;
+/// A deadline counts in ticks, of which an emulated processor that was not run has some to catch up on.
+const TICKS_MS: u64 = 250;
 
 /// A disk with bad sectors and a spare that holds mappings of 1000 and 2000. Both are mapped devices, which count the I/O
 /// that reaches them, and the disk has a write cache, so that it is sent flushes. Fields are taken down in this order.

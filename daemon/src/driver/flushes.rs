@@ -1,0 +1,31 @@
+//! What the kernel says of its own flushes of the spare.
+
+use std::io;
+
+use dmremap_protocol::Request;
+use tokio::runtime::Handle;
+
+use super::translate::failures;
+use crate::config::resolve::DevNo;
+use crate::link::Link;
+use crate::metadata::{Failures, Flusher};
+
+/// Asked by a thread that may wait, while the runtime's own do not.
+pub struct Flushes {
+    link: Link,
+    runtime: Handle,
+    spare: DevNo,
+}
+
+impl Flushes {
+    pub fn new(link: Link, runtime: Handle, spare: DevNo) -> Flushes {
+        Flushes { link, runtime, spare }
+    }
+}
+
+impl Flusher for Flushes {
+    fn failures(&mut self) -> io::Result<Option<Failures>> {
+        let answer = self.runtime.block_on(self.link.request(&Request::InstanceGet));
+        Ok(failures(answer.map_err(io::Error::other)?, self.spare))
+    }
+}
