@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * What a failed flush means for later ones (I7). It may have lost any write since the last good
- * one, so somebody must hear of it: the caller whose flush it was; if the owner sent it to the
- * spare by itself, the next caller whose flush covers the spare.
+ * one, so somebody must hear of it: its caller, or the next one if the owner sent it by itself.
  */
 #include "shim.h"
 

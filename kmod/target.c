@@ -180,11 +180,13 @@ static void dmr_dtr(struct dm_target *ti)
 static int open_devices(struct dm_target *ti, struct dmr_target *t, struct dm_arg_set *as)
 {
 	struct block_device *data, *spare;
+	int i, r;
 
-	if (dm_get_device(ti, dm_shift_arg(as), dm_table_get_mode(ti->table), t->dev))
-		return dmr_bad(ti, -ENODEV, "Cannot open the data device");
-	if (dm_get_device(ti, dm_shift_arg(as), dm_table_get_mode(ti->table), t->dev + 1))
-		return dmr_bad(ti, -ENODEV, "Cannot open the spare device");
+	for (i = 0; i < 2; i++) {
+		r = dm_get_device(ti, dm_shift_arg(as), dm_table_get_mode(ti->table), t->dev + i);
+		if (r)
+			return dmr_bad(ti, r, i ? "Cannot open the spare" : "Cannot open the data device");
+	}
 	data = t->dev[DMR_DATA]->bdev;
 	spare = t->dev[DMR_SPARE]->bdev;
 	if (data == spare)

@@ -134,6 +134,18 @@ fn a_failed_flush_is_told_before_the_answer_whatever_it_was_for() {
     assert!(matches!(told[2..], [Event::CommitDone(Ok(_)), Event::FlushDone { ok: true }]));
 }
 
+/// The instance may be in service, with slots written since the last good flush.
+#[test]
+fn a_flush_that_failed_while_the_spare_was_opened_is_told_too() {
+    let disk = disk();
+    disk.fail_flush(6);
+    let expect = Expect::spare(Identity::new(SPARE));
+    let (store, _) = Store::open(disk.clone(), &expect).expect("opens");
+    let mut writer = Writer::new(store);
+    assert_eq!(writer.rest(), Some(Event::FlushFailed));
+    assert_eq!(writer.rest(), None);
+}
+
 /// The core finds out by itself which places another's failure has voided; it is not told of a failure of ours.
 #[test]
 fn a_flush_in_doubt_is_one_that_succeeded() {
