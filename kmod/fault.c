@@ -4,10 +4,7 @@
 #define CREATE_TRACE_POINTS
 #include "trace.h"
 
-/*
- * After a change of table or fences, which lookups see by themselves. The generation rises last: who
- * reads the new one sees the change and the new slow bits.
- */
+/* After a change of table or fences: who reads the new generation sees it, and the slow bits. */
 void dmr_publish(struct dmr_instance *inst)
 {
 	assign_bit(DMR_SLOW_EXTENTS, &inst->slow, inst->extents);

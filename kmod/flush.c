@@ -6,9 +6,8 @@
 #include "shim.h"
 
 /*
- * Returns what the caller of a flush is told. A success counts only if no flush of that device
- * failed since it was sent: that one may have lost what this one was to cover. With nothing
- * mapped the spare holds nothing of its own.
+ * What the caller of a flush is told. A success counts only if no other flush of that device failed
+ * since it was sent, and lost what this one was to cover. With nothing mapped the spare is empty.
  */
 blk_status_t dmr_flush_done(struct dmr_bio *pb, blk_status_t status)
 {

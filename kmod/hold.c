@@ -1,8 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/*
- * Bios that cannot go on: held until a verdict, the end of a fence, their deadline, or a noflush
- * suspend that pushes them back.
- */
+/* Bios that cannot go on: until a verdict, a fence's end, a deadline, or a noflush suspend. */
 #include "shim.h"
 
 /* How a hold ends without a verdict; BLK_STS_OK: not yet. */

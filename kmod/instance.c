@@ -25,7 +25,7 @@ void dmr_instance_free(struct kref *kref)
 		kvfree(f->pieces);
 		atomic_dec(&dmr_live_faults);
 	}
-	mtree_destroy(&inst->table);
+	dmr_table_clear(inst);
 	kvfree(inst->pool);
 	kvfree(inst->used);
 	bioset_exit(&inst->clones);

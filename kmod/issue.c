@@ -36,10 +36,7 @@ static bool fenced(struct dmr_instance *inst, struct dmr_place *p)
 	return false;
 }
 
-/*
- * Fences hide what they cover. One RCU section for both: what a fence hides changes only a grace
- * period after the fence was published.
- */
+/* One RCU section for both: what a fence hides changes only a grace period after it was published. */
 void dmr_lookup(struct dmr_instance *inst, u64 start, unsigned int len, struct dmr_place *p)
 {
 	/* Before the table; pairs with dmr_publish(). */

@@ -73,8 +73,7 @@ static int dmr_map(struct dm_target *ti, struct bio *bio)
 	pb->t = t;
 	pb->iter = bio->bi_iter;
 	pb->opf = bio->bi_opf;
-	pb->ended = false;
-	pb->held = false;
+	pb->ended = pb->held = false;
 	pb->error = BLK_STS_IOERR;
 	pb->fault = NULL;
 	if (unlikely(bio->bi_opf & REQ_PREFLUSH))
