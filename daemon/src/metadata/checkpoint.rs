@@ -53,14 +53,16 @@ pub(super) fn write<D: Disk>(
     Ok(digest.finalize())
 }
 
-/// The table of the checkpoint in force, each block from any live mirror that has it.
+/// The table of the checkpoint in force, each block from any live mirror that has it; and which
+/// mirrors have all of it.
 pub(super) fn read<D: Disk>(
     disk: &mut D,
     superblock: &Superblock,
     findings: &mut Findings,
-) -> Result<Table, Error> {
+) -> Result<(Table, [bool; 2]), Error> {
     let Superblock { geometry, checkpoint, .. } = superblock;
     let bounds = Bounds::of(superblock);
+    let mut whole = superblock.live;
     let mut blocks: Vec<Option<Vec<u8>>> = vec![None; checkpoint.blocks as usize];
     for mirror in (0..2).filter(|&m| superblock.live[m]) {
         let area = geometry.checkpoint_area(mirror, checkpoint.area);
@@ -81,15 +83,15 @@ pub(super) fn read<D: Disk>(
             });
             match good {
                 Ok(entries) => blocks[index as usize] = Some(entries),
-                Err(what) => findings.push(Finding::problem(
-                    format!("checkpoint block {index} of mirror {mirror}"),
-                    Some(sector),
-                    what,
-                )),
+                Err(what) => {
+                    whole[mirror] = false;
+                    let place = format!("checkpoint block {index} of mirror {mirror}");
+                    findings.push(Finding::problem(place, Some(sector), what));
+                }
             }
         });
     }
-    assemble(blocks, checkpoint, &bounds)
+    Ok((assemble(blocks, checkpoint, &bounds)?, whole))
 }
 
 fn assemble(

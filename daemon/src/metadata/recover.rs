@@ -128,7 +128,7 @@ pub(super) fn contents<D: Disk>(
     accept_tail: bool,
     findings: &mut Findings,
 ) -> Result<Recovered, Error> {
-    let mut table = checkpoint::read(disk, superblock, findings)?;
+    let (mut table, checkpointed) = checkpoint::read(disk, superblock, findings)?;
     let log = read_log(disk, superblock, findings)?;
     let mut sequence = superblock.checkpoint.sequence;
     for (&later, record) in &log.records {
@@ -144,16 +144,16 @@ pub(super) fn contents<D: Disk>(
         let witness = format!("superblock {}", superblock.number);
         return Err(Error::Behind { found: sequence, named: superblock.sequence, witness });
     }
-    let holders = match log.records.get(&sequence) {
-        Some(record) => record.held,
-        None => superblock.live,
-    };
+    let held = |sequence, otherwise| log.records.get(&sequence).map_or(otherwise, |r| r.held);
+    let last = held(sequence, superblock.live);
+    let before = held(sequence.wrapping_sub(1), checkpointed);
     let next = |m: usize| superblock.geometry.log_block(m, log.head);
-    let vouches = |m: usize| holders[m] && !log.unreadable.contains(&next(m));
+    // A cut takes the last record from a mirror, and no more: one that lacks two has fallen behind.
+    let vouches = |m: usize| (last[m] || before[m]) && !log.unreadable.contains(&next(m));
     let mut head = log.head;
     if !vouches(0) && !vouches(1) {
         if !accept_tail {
-            let sector = next(usize::from(!holders[0]));
+            let sector = next(usize::from(!last[0]));
             return Err(Error::UnreadableTail { sequence, sector });
         }
         // Behind the block, which may stay as it is: no later opening shall ask for it again.

@@ -8,9 +8,10 @@ mod model;
 mod ram;
 mod refusal;
 mod shared;
+mod tail;
 mod tools;
 
-use super::{Expect, Fact, Format, Identity, Store, Superblock, Uuid, format};
+use super::{Disk, Expect, Fact, Format, Identity, Store, Superblock, Uuid, format};
 use crate::table::{Change, Extent, Kind, Table};
 use crate::units::{Sector, Sectors, Slot};
 use ram::RamDisk;
@@ -59,7 +60,7 @@ fn formatted() -> RamDisk {
     disk
 }
 
-fn open(disk: RamDisk) -> Store<RamDisk> {
+fn open<D: Disk>(disk: D) -> Store<D> {
     Store::open(disk, &expect()).unwrap().0
 }
 
@@ -81,9 +82,13 @@ fn table_with(before: &Table, changes: &[Change]) -> Table {
     table
 }
 
-/// A spare in use: a few commits, a checkpoint, a few more.
 fn used() -> Store<RamDisk> {
-    let mut store = open(formatted());
+    in_use(formatted())
+}
+
+/// A spare in use: a few commits, a checkpoint, a few more.
+fn in_use<D: Disk>(formatted: D) -> Store<D> {
+    let mut store = open(formatted);
     for n in 0..3 {
         let _ = store.commit(&[map(&store.superblock().clone(), n), poison(n)]).unwrap();
     }
