@@ -21,7 +21,7 @@ MODULE = dm_remap_shim.ko
 # Each kernel's objects are in a directory of their own, so that they do not mix.
 KBUILD_DIR = target/kmod/$(KREL)
 
-.PHONY: help deps build kmod install lint checkpatch sparse quick-test sim mutants stage test-vm demo vm-shell test clean
+.PHONY: help deps build kmod install lint checkpatch sparse quick-test sim model mutants stage test-vm demo vm-shell test clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -38,7 +38,7 @@ deps: ## install the Debian packages that are missing
 	}
 
 build: ## the daemon and the tools
-	cargo build --release --workspace
+	cargo build --release --workspace --exclude dmremap-model
 
 kmod: ## KREL=<release>: build kmod/dm_remap_shim.ko for that kernel
 	@mkdir -p $(KBUILD_DIR)/protocol
@@ -86,6 +86,10 @@ SEEDS ?= 20000
 sim: ## the daemon's own code over simulated disks, kernel and clock; SEEDS=n, SEED=n, BASE=n
 	cargo build --release --bin sim
 	target/release/sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) $(addprefix --base ,$(BASE)) --complete)
+
+# NAME: one scenario; BUG: with a deliberate bug, and the way to what that breaks.
+model: ## every order of the conversation's steps, explored to the end; NAME=scenario, BUG=name
+	cargo run --release --bin model -- $(NAME) $(BUG)
 
 mutants: ## deliberate bugs, one by one: which of them the simulation catches, and how soon
 	tests/mutants/run
