@@ -21,7 +21,7 @@ MODULE = dm_remap_shim.ko
 # Each kernel's objects are in a directory of their own, so that they do not mix.
 KBUILD_DIR = target/kmod/$(KREL)
 
-.PHONY: help deps build kmod install lint checkpatch sparse quick-test sim model mutants stage test-vm demo vm-shell test clean
+.PHONY: help deps build kmod install lint checkpatch sparse quick-test sim model fuzz mutants stage test-vm demo vm-shell test clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -90,6 +90,21 @@ sim: ## the daemon's own code over simulated disks, kernel and clock; SEEDS=n, S
 # NAME: one scenario; BUG: with a deliberate bug, and the way to what that breaks.
 model: ## every order of the conversation's steps, explored to the end; NAME=scenario, BUG=name
 	cargo run --release --bin model -- $(NAME) $(BUG)
+
+# libFuzzer with coverage and without a sanitizer, which the stable compiler can do; needs a C++ compiler once. What it finds
+# is written to target/fuzz/TARGET, a failing input to target/fuzz too: shrink it, and add it to tests/fuzz/corpus.
+MINUTES ?= 10
+fuzz: ## TARGET=wire, metadata, config or control; MINUTES=n
+	@command -v c++ >/dev/null || $(SUDO) apt-get -q install -y --no-install-recommends g++
+	cd tests/fuzz/libfuzzer && CARGO_TARGET_DIR=$(CURDIR)/target/fuzz RUSTFLAGS="$(COVERAGE)" \
+		cargo build --release --target x86_64-unknown-linux-gnu --bin $(TARGET)
+	@mkdir -p target/fuzz/$(TARGET)
+	target/fuzz/x86_64-unknown-linux-gnu/release/$(TARGET) -max_total_time=$$(($(MINUTES) * 60)) -max_len=$(or $(MAX_LEN),8192) \
+		-timeout=10 -rss_limit_mb=1024 -print_final_stats=1 -artifact_prefix=target/fuzz/ \
+		target/fuzz/$(TARGET) tests/fuzz/corpus/$(TARGET)
+COVERAGE = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+	-Cllvm-args=-sanitizer-coverage-trace-compares
 
 mutants: ## deliberate bugs, one by one: which of them the simulation catches, and how soon
 	tests/mutants/run

@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use tokio_util::codec::{Framed, LinesCodec};
 
 /// The longest line of a request, in bytes.
-const REQUEST: usize = 4096;
+pub const REQUEST: usize = 4096;
 /// The longest line of an answer.
 pub const ANSWER: usize = 4 << 20;
 const CLIENTS: usize = 16;
@@ -123,13 +123,23 @@ impl Drop for Control {
     }
 }
 
+/// What takes a client's bytes apart.
+pub fn lines() -> LinesCodec {
+    LinesCodec::new_with_max_length(REQUEST)
+}
+
+/// What a line asks, or what is answered to one that asks nothing.
+pub fn understand(line: &str) -> Result<Request, Answer> {
+    serde_json::from_str(line)
+        .map_err(|error| Answer::Error(format!("request not understood: {error}")))
+}
+
 async fn attend(stream: UnixStream, calls: &mpsc::Sender<Call>) -> anyhow::Result<()> {
-    let mut lines = Framed::new(stream, LinesCodec::new_with_max_length(REQUEST));
+    let mut lines = Framed::new(stream, self::lines());
     while let Some(line) = timeout(PATIENCE, lines.next()).await? {
-        let request = match serde_json::from_str(&line?) {
+        let request = match understand(&line?) {
             Ok(request) => request,
-            Err(error) => {
-                let refusal = Answer::Error(format!("request not understood: {error}"));
+            Err(refusal) => {
                 lines.send(serde_json::to_string(&refusal)?).await?;
                 continue;
             }

@@ -8,7 +8,7 @@ pub enum Bug {
     PlaceNotFlushed,
     /// No list between flush and commit: somebody else's failed flush is not noticed.
     PlaceNotChecked,
-    /// The count of failed flushes is not read again after the commit.
+    /// The count of others' failed flushes is not asked for after the commit.
     CommitNotChecked,
     /// Nor after the checkpoint that an opening writes.
     OpenNotChecked,

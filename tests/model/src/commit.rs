@@ -49,7 +49,7 @@ impl State {
         }
     }
 
-    /// `Device::commit_done`: restated, or the count of failed flushes read again and found as it was.
+    /// `Shared::flush` in doubt makes a commit unknown, and `Store::restate` writes it again; one without is `Durable`.
     pub fn commit_goes_on(&mut self) {
         let fails = self.kernel.flush_fails;
         let d = self.me();
@@ -108,7 +108,7 @@ impl State {
         self.disks.flush_sent(Whose::Daemon);
     }
 
-    /// Its flush has ended; if another failed meanwhile it is written once more.
+    /// Its flush has ended; in doubt it is written once more (`Store::publish`).
     pub fn checkpoint_done(&mut self, s: &Scenario) {
         let fails = self.kernel.flush_fails;
         let d = self.me();

@@ -75,7 +75,7 @@ pub enum Verdict {
 pub enum Append {
     Writing,
     Flushing,
-    /// Flushed; the count of failed flushes is to be read again.
+    /// Flushed; `Shared::flush` asks for the count of failed flushes.
     Checking,
     /// To be restated.
     Unknown,

@@ -48,7 +48,7 @@ impl State {
         });
     }
 
-    /// `Store::checkpoint_under` has ended; if a flush of the spare failed meanwhile it is written once more.
+    /// `Store::checkpoint_under` has ended; in doubt (`Shared::flush`) it is written once more.
     pub fn opened(&mut self, s: &Scenario) {
         let fails = self.kernel.flush_fails;
         let d = self.me();
