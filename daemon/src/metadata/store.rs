@@ -272,6 +272,10 @@ impl<D: Disk> Store<D> {
     /// Makes a superblock the one in force. One copy known to be whole is kept until another holds
     /// the new one durably.
     pub(super) fn publish(&mut self, next: Superblock) -> Result<(), CommitError> {
+        // Nobody would read it, and it would replace what can be read.
+        if [next.number, next.epoch, next.checkpoint.number].into_iter().any(|n| n >= LIMIT) {
+            return Err(self.die("its numbers are used up".into()));
+        }
         let mut why = String::new();
         for _ in 0..TRIES {
             let kept = self.current.iter().position(|&current| current).unwrap_or(0);
