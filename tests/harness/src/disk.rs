@@ -170,6 +170,11 @@ impl Disk {
         self.flags[(start as usize).min(end)..end].iter_mut().for_each(|f| *f = worse(*f, flags));
     }
 
+    /// They work again.
+    pub fn mend(&mut self, start: u64, len: u64) {
+        self.flags[start as usize..(start + len) as usize].fill(0);
+    }
+
     pub fn flags(&self, sector: u64) -> u8 {
         self.flags[sector as usize]
     }

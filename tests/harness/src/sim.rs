@@ -5,7 +5,7 @@ use dmremap_policyd::metadata::Error;
 use crate::cover::Cover;
 use crate::daemon::{Daemon, Handle, identity};
 use crate::disk::{Disk, Image};
-use crate::kernel::{IoKind, Kernel};
+use crate::kernel::IoKind;
 use crate::oracle::Trouble;
 use crate::script::{Script, Which};
 use crate::sys::{Ev, Next, Stop, Sys};
@@ -174,7 +174,7 @@ impl Sim {
             return;
         }
         sys.say(|| "power on".to_owned());
-        sys.k = Kernel::new(sys.k.id, &sys.config);
+        sys.switch_on();
         sys.oracle.excuses.set(Trouble::Unowned, u64::MAX);
         let delay = sys.rng.range(1000, 100_000);
         sys.daemon_in(delay, Ev::Start);

@@ -108,6 +108,13 @@ pub struct Sys {
     pub snapshot: Option<(Image, u32, u64)>,
     /// A part of one mirror cannot be read.
     pub mirror_unreadable: bool,
+    /// Works begin at once, I/O takes its time and no other, and what fails lands where it can: what happens,
+    /// and in which order, is then the kernel's doing alone.
+    pub steady: bool,
+    /// These disks do not answer for now.
+    pub stalled: [bool; 2],
+    /// What applications were told, if it is steady.
+    pub ended: Vec<crate::kernel::Io>,
     pub trace: bool,
     pub tags: u64,
     kernel_queue: Queue,
@@ -146,6 +153,9 @@ impl Sys {
             view: None,
             snapshot: None,
             mirror_unreadable: false,
+            steady: false,
+            stalled: [false; 2],
+            ended: Vec::new(),
             trace,
             tags: 0,
             kernel_queue: Queue::new(),

@@ -19,12 +19,12 @@ pub(super) fn wire(status: Sts) -> Status {
 
 impl Sys {
     pub(super) fn publish(&mut self) {
+        self.k.mapped = self.k.extents > 0;
         self.k.generation += 1;
     }
 
     /// Faults are listed when every lookup sees their fences.
-    pub(super) fn publish_fences(&mut self) {
-        self.publish();
+    fn list_soon(&mut self) {
         if !std::mem::replace(&mut self.k.listing_due, true) {
             let delay = self.soon();
             self.kernel_in(delay, Ev::Listing);
@@ -68,17 +68,18 @@ impl Sys {
             bio: None,
             pieces: Vec::new(),
         });
+        self.publish();
+        self.list_soon();
         Some(self.k.faults.len() - 1)
     }
 
-    /// Returns whether a fence was added.
-    pub(super) fn open_fault(&mut self, b: usize) -> bool {
+    pub(super) fn open_fault(&mut self, b: usize) {
         let (start, len) = (self.k.bios[b].start, self.k.bios[b].len);
         let overlaps = self.k.faults.iter().any(|f| f.overlaps(start, len));
         let new = if overlaps { None } else { self.fault_new(start, len) };
         let Some(f) = new else {
             self.k.parked.push(b);
-            return false;
+            return;
         };
         let bio = &mut self.k.bios[b];
         let fault = &mut self.k.faults[f];
@@ -92,7 +93,6 @@ impl Sys {
         bio.fault = Some(fault.id);
         let id = fault.id;
         self.say(|| format!("  fault {id} opens {start}+{len}"));
-        true
     }
 
     pub(super) fn slots_forget(&mut self, pieces: &[Piece]) {
@@ -107,7 +107,7 @@ impl Sys {
         }
     }
 
-    /// Lifts the fence. To be published, and unparked.
+    /// Lifts the fence.
     pub(super) fn fault_end(&mut self, id: u64) {
         let Some(at) = self.k.faults.iter().position(|f| f.id == id) else { return };
         let fault = self.k.faults.remove(at);
@@ -118,6 +118,8 @@ impl Sys {
             self.k.bios[b].fault = None;
         }
         self.say(|| format!("  fault {id} ends"));
+        self.publish();
+        self.unpark();
     }
 
     /// Its bio leaves: an unpinned fault ends, a pinned one stays.
@@ -130,8 +132,6 @@ impl Sys {
         }
         if !pinned {
             self.fault_end(id);
-            self.publish();
-            self.unpark();
         }
     }
 
@@ -174,11 +174,6 @@ impl Sys {
         self.oracle.excuses.set(Trouble::Unowned, u64::MAX);
         let fences: Vec<u64> =
             self.k.faults.iter().filter(|f| f.fence && !f.pinned).map(|f| f.id).collect();
-        let lifted = !fences.is_empty();
         fences.into_iter().for_each(|id| self.fault_end(id));
-        if lifted {
-            self.publish();
-            self.unpark();
-        }
     }
 }

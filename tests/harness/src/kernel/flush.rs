@@ -23,7 +23,7 @@ impl Sys {
                 told = Sts::Io;
             }
         }
-        if spare && self.k.extents == 0 { Sts::Ok } else { told }
+        if spare && !self.k.mapped { Sts::Ok } else { told }
     }
 
     pub(super) fn owner_flush_failed(&mut self) {
@@ -34,6 +34,6 @@ impl Sys {
 
     pub(super) fn fua_fails(&self, b: usize) -> bool {
         let [data, spare] = self.k.flush_bad;
-        self.k.bios[b].fua && (data || spare && self.k.extents > 0)
+        self.k.bios[b].fua && (data || spare && self.k.mapped)
     }
 }

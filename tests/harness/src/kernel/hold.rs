@@ -7,6 +7,8 @@ use super::bio::{IoKind, Reason, Sts, Why};
 use crate::sys::{Ev, Sys};
 
 const TICK: u64 = 250_000;
+/// Of `max_held_kib`, which is always the default.
+const MAX_SECTORS: u64 = 2 * 65_536;
 
 impl Sys {
     pub(super) fn may_fault(&mut self, b: usize, status: Sts) -> bool {
@@ -59,8 +61,10 @@ impl Sys {
         if reason == Reason::Heal {
             bio.error = Sts::Medium;
         }
-        if let Some(over) = self.hold_over(b).filter(|_| reason != Reason::OpDone) {
-            return Some(over);
+        if reason != Reason::OpDone {
+            if let Some(over) = self.hold_over(b) {
+                return Some(over);
+            }
         }
         let unowned = self.k.owner == 0 && !self.k.queue_unowned;
         if matches!(reason, Reason::Fault | Reason::Heal) && unowned {
@@ -68,7 +72,10 @@ impl Sys {
             return Some((self.last_word(b), Why::Unowned));
         }
         let held = self.k.bios[b].held;
-        if !held && self.k.held_bios >= self.k.max_held {
+        let sectors = self.k.bios[b].len;
+        let full =
+            self.k.held_bios >= self.k.max_held || self.k.held_sectors + sectors > MAX_SECTORS;
+        if !held && self.k.held_bios > 0 && full {
             self.k.counts.refused += 1;
             return Some((self.last_word(b), Why::Bound));
         }
@@ -78,6 +85,7 @@ impl Sys {
             bio.held = true;
             bio.deadline = self.now + us;
             self.k.held_bios += 1;
+            self.k.held_sectors += sectors;
         }
         bio.reason = reason;
         self.k.incoming.push(b);
@@ -115,7 +123,7 @@ impl Sys {
     }
 
     pub(super) fn work(&mut self) {
-        let (mut published, mut ring) = (false, false);
+        let mut ring = false;
         for b in std::mem::take(&mut self.k.incoming) {
             if self.k.bios[b].reason == Reason::OpDone {
                 self.op_done(b);
@@ -125,15 +133,12 @@ impl Sys {
             if let Some((status, why)) = self.hold_over(b) {
                 self.end(b, status, why);
             } else if self.k.bios[b].reason != Reason::Park {
-                published |= self.open_fault(b);
+                self.open_fault(b);
             } else if self.is_fenced(b) {
                 self.k.parked.push(b);
             } else {
                 self.k.go.push_back(b);
             }
-        }
-        if published {
-            self.publish_fences();
         }
         if ring {
             self.ring();
@@ -147,7 +152,8 @@ impl Sys {
     fn take_over(&mut self, from: Vec<usize>, out: &mut Vec<(usize, Sts, Why)>) -> Vec<usize> {
         let mut left = Vec::new();
         for b in from {
-            match self.hold_over(b).filter(|_| self.k.bios[b].reason != Reason::OpDone) {
+            let busy = self.k.bios[b].reason == Reason::OpDone;
+            match if busy { None } else { self.hold_over(b) } {
                 Some((status, why)) => out.push((b, status, why)),
                 None => left.push(b),
             }
@@ -157,13 +163,6 @@ impl Sys {
 
     /// Deadlines, and a noflush suspend.
     pub(super) fn end_holds(&mut self) {
-        let mut out = Vec::new();
-        let parked = std::mem::take(&mut self.k.parked);
-        self.k.parked = self.take_over(parked, &mut out);
-        let incoming = std::mem::take(&mut self.k.incoming);
-        self.k.incoming = self.take_over(incoming, &mut out);
-        let go = std::mem::take(&mut self.k.go);
-        self.k.go = self.take_over(go.into(), &mut out).into();
         let faults: Vec<(u64, usize)> = self
             .k
             .faults
@@ -174,9 +173,16 @@ impl Sys {
         for (id, b) in faults {
             if let Some((status, why)) = self.hold_over(b) {
                 self.lose_bio(id);
-                out.push((b, status, why));
+                self.end(b, status, why);
             }
         }
+        let mut out = Vec::new();
+        let parked = std::mem::take(&mut self.k.parked);
+        self.k.parked = self.take_over(parked, &mut out);
+        let incoming = std::mem::take(&mut self.k.incoming);
+        self.k.incoming = self.take_over(incoming, &mut out);
+        let go = std::mem::take(&mut self.k.go);
+        self.k.go = self.take_over(go.into(), &mut out).into();
         for (b, status, why) in out {
             self.end(b, status, why);
         }

@@ -18,7 +18,7 @@ impl Sys {
         }
     }
 
-    pub(super) fn lookup(&self, sector: u64, len: u64) -> Place {
+    pub fn lookup(&self, sector: u64, len: u64) -> Place {
         let fenced = |len| Place { what: What::Fenced, dest: Which::Data, sector, len };
         if !self.k.ready {
             return fenced(len);

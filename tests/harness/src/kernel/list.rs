@@ -42,7 +42,7 @@ impl Sys {
                 data_flush_fails: k.flush_fails[0],
                 spare_flush_fails: k.flush_fails[1],
                 held_bios: k.held_bios,
-                held_sectors: 0,
+                held_sectors: k.held_sectors,
                 extents: k.extents,
                 open_faults: k.faults.len() as u64,
             },

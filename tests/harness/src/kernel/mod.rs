@@ -131,8 +131,13 @@ pub struct Kernel {
     pub sectors: u64,
     pub block: u64,
     pub cells: Vec<Cell>,
-    /// Cells that are not direct.
+    /// Whether an extent begins at a cell: neighbours stay two, even if one goes on where the other ends.
+    begins: Vec<bool>,
     pub extents: u64,
+    /// There were extents when the table was last published.
+    mapped: bool,
+    /// The request's allocation, counted from 1, that finds no memory; 0: none.
+    pub memory_fails: u64,
     pub ready: bool,
     pub generation: u64,
     direct_generation: u64,
@@ -155,6 +160,7 @@ pub struct Kernel {
     pub flush_fails: [u64; 2],
     pub flush_bad: [bool; 2],
     pub held_bios: u64,
+    held_sectors: u64,
     max_held: u64,
     hold_us: u64,
     ready_us: u64,
@@ -182,7 +188,10 @@ impl Kernel {
             sectors: config.sectors,
             block: config.block,
             cells: vec![Cell::Direct; config.sectors as usize],
+            begins: vec![false; config.sectors as usize],
             extents: 0,
+            mapped: false,
+            memory_fails: 0,
             ready: false,
             generation: 1,
             direct_generation: 0,
@@ -205,6 +214,7 @@ impl Kernel {
             flush_fails: [0; 2],
             flush_bad: [false; 2],
             held_bios: 0,
+            held_sectors: 0,
             max_held: config.max_held,
             hold_us: config.hold_ms * 1000,
             ready_us: config.ready_ms * 1000,
@@ -245,16 +255,32 @@ impl Kernel {
         bits[first..first + len as usize].fill(set);
     }
 
-    fn set_cell(&mut self, sector: u64, cell: Cell) {
-        let old = std::mem::replace(&mut self.cells[sector as usize], cell);
-        self.extents += u64::from(cell != Cell::Direct);
-        self.extents -= u64::from(old != Cell::Direct);
+    /// The range becomes one extent, or direct.
+    fn set(&mut self, start: u64, len: u64, cell: Cell) {
+        let end = start + len;
+        for sector in start..end {
+            self.cells[sector as usize] = cell.advance(sector - start);
+            self.begin(sector, false);
+        }
+        self.begin(start, cell != Cell::Direct);
+        // What it cuts off behind it.
+        if self.cells.get(end as usize).is_some_and(|&cell| cell != Cell::Direct) {
+            self.begin(end, true);
+        }
     }
 
-    /// The cell at a sector, and how far it goes on.
+    fn begin(&mut self, sector: u64, begins: bool) {
+        let old = std::mem::replace(&mut self.begins[sector as usize], begins);
+        self.extents = self.extents + u64::from(begins) - u64::from(old);
+    }
+
+    /// The cell at a sector, and how far its extent, or what is direct, goes on.
     fn run(&self, sector: u64, most: u64) -> (Cell, u64) {
         let cell = self.cells[sector as usize];
-        let same = |&n: &u64| self.cells[(sector + n) as usize] == cell.advance(n);
+        let same = |&n: &u64| {
+            let at = (sector + n) as usize;
+            self.cells[at] == cell.advance(n) && !self.begins[at]
+        };
         (cell, 1 + (1..most).take_while(same).count() as u64)
     }
 }
@@ -262,6 +288,9 @@ impl Kernel {
 /// How late work in a queue begins, in microseconds.
 impl Sys {
     fn soon(&mut self) -> u64 {
+        if self.steady {
+            return 1;
+        }
         match self.rng.below(20) {
             0 => self.rng.range(500, 20_000),
             _ => self.rng.range(1, 100),

@@ -11,6 +11,12 @@ type Answer = Result<Vec<Message>, i32>;
 impl Sys {
     /// Is there memory for what a request needs?
     pub(super) fn memory(&mut self) -> Result<(), i32> {
+        if self.k.memory_fails > 0 {
+            self.k.memory_fails -= 1;
+            if self.k.memory_fails == 0 {
+                return Err(libc::ENOMEM);
+            }
+        }
         let none = self.config.no_memory;
         if none > 0 && self.calm_from > self.now && self.rng.chance(none) {
             self.say(|| "  no memory".to_owned());
@@ -21,6 +27,9 @@ impl Sys {
 
     pub fn request(&mut self, port: u32, request: &Request) -> Answer {
         let answer = self.answer(port, request);
+        if !request.is_dump() {
+            self.k.memory_fails = 0;
+        }
         if let Err(errno @ (libc::EINVAL | libc::ERANGE | libc::ENOSPC)) = answer {
             self.oracle.violate(format!("a request was malformed ({errno}): {request:?}"));
         }

@@ -1,10 +1,16 @@
 //! Suspend, reload and resume, as device-mapper does them.
 
-use super::Suspend;
-use super::bio::{Sts, Why};
+use super::bio::{IoKind, Sts, Why};
+use super::{Kernel, Suspend};
 use crate::sys::{Ev, Sys};
 
 impl Sys {
+    /// A new device: its first table is resumed, and nobody has claimed it.
+    pub fn switch_on(&mut self) {
+        self.k = Kernel::new(self.k.id, &self.config);
+        self.ring();
+    }
+
     /// `presuspend`, and what follows once nothing is under way. `hold_ms` is of the table that is
     /// resumed.
     pub fn suspend(&mut self, noflush: bool, ms: u64, hold_ms: u64) {
@@ -30,7 +36,7 @@ impl Sys {
     }
 
     /// `preresume`.
-    pub(super) fn resume(&mut self) {
+    pub fn resume(&mut self) {
         self.k.suspend = Suspend::No;
         self.k.hold_us = self.k.new_hold_us;
         if self.k.owner == 0 {
@@ -40,6 +46,9 @@ impl Sys {
         for _ in 0..self.k.deferred.len() {
             let Some((io, start, len)) = self.k.deferred.pop_front() else { break };
             self.k.ios[io].left += 1;
+            if self.k.ios[io].kind == IoKind::Flush {
+                self.k.ios[io].status = Sts::Ok;
+            }
             self.enter(io, start, len);
             self.put_io(io, Sts::Ok, Why::None);
         }

@@ -148,18 +148,18 @@ impl Sys {
 
     pub(super) fn fly(&mut self, mut flight: Flight) {
         // A device ends one flush before it begins the next, so that its failure is counted by then.
-        if flight.kind != IoKind::Flush && self.rng.below(4) == 0 {
+        if flight.kind != IoKind::Flush && !self.steady && self.rng.below(4) == 0 {
             self.land(&mut flight);
         }
         let slow = std::mem::take(&mut self.slow[flight.dest as usize]);
-        let latency = self.rng.range(20, 200) + slow;
+        let latency = if self.steady { 100 } else { self.rng.range(20, 200) } + slow;
         let at = self.k.flights.add(flight);
         self.kernel_in(latency, Ev::Io(at));
     }
 
     /// It takes effect.
     fn land(&mut self, flight: &mut Flight) {
-        let fate = self.rng.bits();
+        let fate = if self.steady { u64::MAX } else { self.rng.bits() };
         let disk = match flight.dest {
             Which::Data => &mut self.data,
             Which::Spare => &mut self.spare,
@@ -193,6 +193,9 @@ impl Sys {
 
     /// It is back.
     pub(super) fn landed(&mut self, at: usize) {
+        if self.k.flights.get(at).is_some_and(|flight| self.stalled[flight.dest as usize]) {
+            return self.kernel_in(1000, Ev::Io(at));
+        }
         let Some(mut flight) = self.k.flights.take(at) else { return };
         if flight.done.is_none() {
             self.land(&mut flight);
@@ -233,9 +236,16 @@ impl Sys {
     /// `dmr_end`: the bio is on no list.
     pub(super) fn end(&mut self, b: usize, status: Sts, why: Why) {
         let Some(bio) = self.k.bios.take(b) else { return };
-        self.k.held_bios -= u64::from(bio.held);
+        if bio.held {
+            self.k.held_bios -= 1;
+            self.k.held_sectors -= bio.len;
+        }
         if status == Sts::Requeue {
-            self.k.deferred.push_back((bio.io, bio.start, bio.len));
+            // A flush comes again as a whole, though it is one for each disk.
+            let again = |&(io, ..): &(usize, u64, u64)| io == bio.io;
+            if bio.kind != IoKind::Flush || !self.k.deferred.iter().any(again) {
+                self.k.deferred.push_back((bio.io, bio.start, bio.len));
+            }
             self.k.ios[bio.io].left -= 1;
             return self.drained();
         }
@@ -265,6 +275,9 @@ impl Sys {
                 )
             });
             self.oracle.complete(&io, self.now);
+            if self.steady {
+                self.ended.push(io);
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `verdict.c`: the owner's words but for TRY and PLACE.
 
-use dmremap_protocol::uapi::{FaultState, Kind};
+use dmremap_protocol::uapi::{FaultState, Kind, MAX_EXTENTS};
 use dmremap_protocol::{Extent, Piece, SlotArea};
 use nix::libc;
 
@@ -10,6 +10,11 @@ use crate::oracle::Trouble;
 use crate::sys::Sys;
 
 type Done = Result<(), i32>;
+
+/// Is a range within the first `size` sectors?
+fn inside(start: u64, len: u64, size: u64) -> bool {
+    len > 0 && len <= size && start <= size - len
+}
 
 fn cell(kind: Kind, slot: u64) -> Cell {
     match kind {
@@ -48,8 +53,7 @@ impl Sys {
             self.k.used = vec![false; area.sectors as usize];
             self.k.retired = vec![false; area.sectors as usize];
             self.k.slots = Some(area);
-            self.k.cells.fill(Cell::Direct);
-            self.k.extents = 0;
+            self.k.set(0, self.k.sectors, Cell::Direct);
             self.k.loaded = 0;
         }
         if self.view.is_some() {
@@ -73,14 +77,18 @@ impl Sys {
                 return Err(libc::ERANGE);
             }
             self.slots_free(e.slot, len)?;
+        } else if e.slot != 0 {
+            return Err(libc::ERANGE);
+        }
+        if e.kind == Kind::Retired && e.start != 0 {
+            return Err(libc::EINVAL);
         }
         if e.kind != Kind::Retired {
-            let end = e.start + len;
             let aligned = e.start % block == 0 && len % block == 0;
-            if e.start < self.k.loaded || end > self.k.sectors || !aligned {
+            if e.start < self.k.loaded || !inside(e.start, len, self.k.sectors) || !aligned {
                 return Err(libc::ERANGE);
             }
-            self.k.loaded = end;
+            self.k.loaded = e.start + len;
         }
         if e.kind != Kind::PoisonData {
             self.k.mark(e.slot, len, true, false);
@@ -95,22 +103,35 @@ impl Sys {
         if self.k.ready {
             return Err(libc::EBUSY);
         }
-        for e in extents {
-            self.admit(e)?;
+        if self.k.extents as usize + extents.len() > MAX_EXTENTS {
+            return Err(libc::ENOSPC);
         }
-        if let Err(errno) = self.memory() {
-            self.owner_gone();
-            return Err(errno);
+        let loaded = self.k.loaded;
+        for (i, e) in extents.iter().enumerate() {
+            if let Err(errno) = self.admit(e) {
+                extents[..i].iter().for_each(|e| self.take_back(e));
+                self.k.loaded = loaded;
+                return Err(errno);
+            }
         }
         for e in extents.iter().filter(|e| e.kind != Kind::Retired) {
-            self.set(e.start, u64::from(e.len), e.kind, e.slot);
+            // Half of it is there: a load begins anew with CLAIM.
+            if let Err(errno) = self.memory() {
+                self.owner_gone();
+                return Err(errno);
+            }
+            self.k.set(e.start, u64::from(e.len), cell(e.kind, e.slot));
         }
         Ok(())
     }
 
-    fn set(&mut self, start: u64, len: u64, kind: Kind, slot: u64) {
-        for i in 0..len {
-            self.k.set_cell(start + i, cell(kind, slot).advance(i));
+    fn take_back(&mut self, e: &Extent) {
+        let len = u64::from(e.len);
+        if e.kind != Kind::PoisonData {
+            self.k.mark(e.slot, len, false, false);
+        }
+        if e.kind == Kind::Retired {
+            self.k.mark(e.slot, len, false, true);
         }
     }
 
@@ -122,21 +143,23 @@ impl Sys {
         }
     }
 
-    fn set_piece(&mut self, start: u64, p: &Piece) {
-        let at = start + u64::from(p.offset);
-        for i in 0..u64::from(p.len) {
-            let new = cell(p.kind, p.slot).advance(i);
-            let old = self.k.cells[(at + i) as usize];
-            if let (Kind::Mapped, Some(slot)) = (p.kind, old.slot()) {
-                if old.slot() != new.slot() {
+    fn set_piece(&mut self, start: u64, p: &Piece) -> Done {
+        let (at, len) = (start + u64::from(p.offset), u64::from(p.len));
+        let new = cell(p.kind, p.slot);
+        for i in 0..len {
+            let old = self.k.cells[(at + i) as usize].slot();
+            if let Some(slot) = old.filter(|_| p.kind == Kind::Mapped) {
+                if old != new.advance(i).slot() {
                     self.k.mark(slot, 1, true, true);
                 }
             }
-            self.k.set_cell(at + i, new);
         }
         if p.kind == Kind::Direct {
             self.k.direct_generation = self.k.generation + 1;
         }
+        self.memory()?;
+        self.k.set(at, len, new);
+        Ok(())
     }
 
     pub(super) fn install(&mut self, commit: u64, ids: &[u64]) -> Done {
@@ -155,9 +178,8 @@ impl Sys {
             self.k.faults[f].installing = true;
             let (start, pieces) = (self.k.faults[f].start, self.k.faults[f].pieces.clone());
             for piece in &pieces {
-                self.memory()?;
+                self.set_piece(start, piece)?;
                 self.checks.installed(start, piece, &self.oracle);
-                self.set_piece(start, piece);
             }
         }
         let mut done = Vec::new();
@@ -174,7 +196,6 @@ impl Sys {
         }
         self.k.commit = commit;
         self.checks.committed(commit);
-        self.publish();
         self.say(|| format!("  installed {ids:?} at commit {commit}"));
         for b in done {
             match self.fua_fails(b) {
@@ -182,7 +203,6 @@ impl Sys {
                 false => self.end(b, Sts::Ok, Why::None),
             }
         }
-        self.unpark();
         Ok(())
     }
 
@@ -196,8 +216,6 @@ impl Sys {
         self.k.parked.extend(bio);
         self.fault_end(id);
         self.k.counts.releases += 1;
-        self.publish();
-        self.unpark();
         Ok(())
     }
 
@@ -216,17 +234,16 @@ impl Sys {
 
     pub(super) fn fence(&mut self, start: u64, len: u64) -> Result<u64, i32> {
         let block = self.k.block;
-        if len == 0 || start + len > self.k.sectors || start % block != 0 || len % block != 0 {
+        if !inside(start, len, self.k.sectors) || start % block != 0 || len % block != 0 {
             return Err(libc::ERANGE);
         }
         if !self.k.ready || self.k.faults.iter().any(|f| f.overlaps(start, len)) {
             return Err(libc::EBUSY);
         }
+        self.memory()?;
         let f = self.fault_new(start, len).ok_or(libc::EBUSY)?;
         self.k.faults[f].fence = true;
         self.k.faults[f].listed = true;
-        let id = self.k.faults[f].id;
-        self.publish();
-        Ok(id)
+        Ok(self.k.faults[f].id)
     }
 }
