@@ -12,6 +12,8 @@ pub struct Config {
     pub ready_ms: u64,
     pub max_held: u64,
     pub queue_unowned: bool,
+    /// Bad sectors say that the medium is bad; otherwise nothing.
+    pub says_medium: bool,
 }
 
 impl Default for Config {
@@ -23,6 +25,7 @@ impl Default for Config {
             ready_ms: 60_000,
             max_held: 1024,
             queue_unowned: false,
+            says_medium: false,
         }
     }
 }
@@ -80,7 +83,7 @@ pub enum Step {
         disk: Disk,
         stalls: bool,
     },
-    /// So many of the disk's next flushes fail.
+    /// So many of the disk's next flushes fail, whatever was said before.
     FailFlushes {
         disk: Disk,
         flushes: u32,

@@ -32,13 +32,17 @@ impl Simulated {
             ready_ms: config.ready_ms,
             max_held: config.max_held,
             queue_unowned: config.queue_unowned,
-            says_medium: true,
+            says_medium: config.says_medium,
             lying_flush: false,
             lost_bells: 0,
             no_memory: 0,
             lost_answers: 0,
         };
-        let disk = |sectors| Medium::new(Image::new(sectors), sectors);
+        let disk = |sectors| {
+            let mut disk = Medium::new(Image::new(sectors), sectors);
+            disk.says_medium = config.says_medium;
+            disk
+        };
         let (data, spare) = (disk(config.sectors), disk(config.spare));
         let mut sys = Sys::new(setup, Vec::new(), 1, data, spare, false);
         sys.steady = true;
@@ -104,7 +108,7 @@ impl Side for Simulated {
                 disk.mark(start, len, flag(reads, BAD_READ) | flag(writes, BAD_WRITE));
             }
             Step::Stall { disk, stalls } => sys.stalled[disk as usize] = stalls,
-            Step::FailFlushes { disk, flushes } => sys.disk(which(disk)).bad_flushes += flushes,
+            Step::FailFlushes { disk, flushes } => sys.disk(which(disk)).bad_flushes = flushes,
             Step::NoMemory { nth } => sys.k.memory_fails = nth,
             Step::Suspend { noflush } => {
                 let hold_ms = sys.config.hold_ms;

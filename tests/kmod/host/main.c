@@ -8,7 +8,7 @@
  *	io ID OP START LEN			OP: r read, a read ahead, w write, f write with FUA, s flush
  *	run US					time passes
  *	bad DISK START LEN FLAGS		1 to reads, 2 to writes, 0 to none
- *	error DISK STATUS			what bad sectors answer
+ *	error DISK STATUS			what bad sectors answer; first MEDIUM
  *	stall DISK 0|1		gone DISK 0|1	flushes DISK N: so many fail
  *	memory N				the Nth allocation of the next request fails
  *	interrupt				what is stalled returns in the next change of the table
@@ -141,7 +141,7 @@ static void carry_out(char *words)
 		bdev->gone = number(&words);
 	} else if (!strcmp(word, "flushes")) {
 		bdev = disk(&words);
-		bdev->bad_flushes += number(&words);
+		bdev->bad_flushes = number(&words);
 	} else if (!strcmp(word, "memory")) {
 		host_memory_fails = number(&words);
 	} else if (!strcmp(word, "interrupt")) {

@@ -54,36 +54,44 @@ fn the_module_does_what_the_model_does() {
         ..ProptestConfig::with_cases(200)
     };
     let held = prop_oneof![Just(3), Just(1024)];
-    let runs = (any::<bool>(), held, proptest::collection::vec(choice::random(), 1..120));
+    let begun = proptest::option::weighted(0.8, choice::parts());
+    let random = proptest::collection::vec(choice::random(), 1..80);
+    let runs = (any::<[bool; 2]>(), held, begun, random);
     let happened = RefCell::new([0; 12]);
-    let ended = TestRunner::new(config).run(&runs, |(queue_unowned, max_held, choices)| {
-        let config = Config {
-            sectors: choice::SECTORS,
-            spare: 256,
-            hold_ms: HOLD_MS,
-            ready_ms: 1500,
-            max_held,
-            queue_unowned,
-        };
-        let c =
-            play(&config, &choices).map_err(|error| TestCaseError::fail(format!("{error:#}")))?;
-        let all = [
-            c.faults,
-            c.installs,
-            c.releases,
-            c.fails,
-            c.expired,
-            c.refused,
-            c.unowned,
-            c.poison_reads,
-            c.redone,
-            c.data_flush_fails,
-            c.spare_flush_fails,
-            c.extents,
-        ];
-        happened.borrow_mut().iter_mut().zip(all).for_each(|(sum, n)| *sum += n);
-        Ok(())
-    });
+    let ended = TestRunner::new(config).run(
+        &runs,
+        |([queue_unowned, says_medium], max_held, begun, random)| {
+            let begun = begun.into_iter().flat_map(choice::served);
+            let choices: Vec<_> = begun.chain(random.iter().flat_map(choice::expand)).collect();
+            let config = Config {
+                sectors: choice::SECTORS,
+                spare: 256,
+                hold_ms: HOLD_MS,
+                ready_ms: 1500,
+                max_held,
+                queue_unowned,
+                says_medium,
+            };
+            let c = play(&config, &choices)
+                .map_err(|error| TestCaseError::fail(format!("{error:#}")))?;
+            let all = [
+                c.faults,
+                c.installs,
+                c.releases,
+                c.fails,
+                c.expired,
+                c.refused,
+                c.unowned,
+                c.poison_reads,
+                c.redone,
+                c.data_flush_fails,
+                c.spare_flush_fails,
+                c.extents,
+            ];
+            happened.borrow_mut().iter_mut().zip(all).for_each(|(sum, n)| *sum += n);
+            Ok(())
+        },
+    );
     match ended {
         Ok(()) => {}
         // The steps say more than the choices that led to them.

@@ -21,29 +21,95 @@ pub struct Part {
 
 #[derive(Debug, Clone)]
 pub enum Choice {
-    Claim { port: u32, commit: u8, odd: u8 },
-    Load { port: u32, extents: Vec<Part> },
+    Claim {
+        port: u32,
+        commit: u8,
+        odd: u8,
+    },
+    Load {
+        port: u32,
+        extents: Vec<Part>,
+    },
     Ready,
     Serve,
-    Io { access: u8, start: u64, len: u64 },
-    Bad { disk: bool, start: u64, len: u64, reads: bool, writes: bool },
+    Io {
+        access: u8,
+        start: u64,
+        len: u64,
+    },
+    Bad {
+        disk: bool,
+        start: u64,
+        len: u64,
+        reads: bool,
+        writes: bool,
+    },
     List,
-    Try { fault: u8, parts: Vec<Part> },
-    Place { fault: u8, parts: Vec<Part> },
-    Fitting { fault: u8, kind: u8, at: u32, len: u32 },
-    Install { faults: u8, commit: u8 },
-    Release { fault: u8 },
-    Fail { fault: u8 },
-    Fence { start: u64, len: u64 },
+    Try {
+        fault: u8,
+        parts: Vec<Part>,
+    },
+    Place {
+        fault: u8,
+        parts: Vec<Part>,
+    },
+    /// A fence, what fits into it, its install, and a look at it.
+    Change {
+        start: u64,
+        len: u64,
+        kind: u8,
+        at: u32,
+    },
+    /// A write that is under way while what it writes changes, and changes again.
+    Race {
+        spare: bool,
+        start: u64,
+        len: u64,
+        kinds: [u8; 2],
+    },
+    Fitting {
+        fault: u8,
+        kind: u8,
+        at: u32,
+        len: u32,
+    },
+    Install {
+        faults: u8,
+        commit: u8,
+    },
+    Release {
+        fault: u8,
+    },
+    Fail {
+        fault: u8,
+    },
+    Fence {
+        start: u64,
+        len: u64,
+    },
     FlushFailed,
     Close,
-    Rest { ms: u8 },
-    Stall { disk: bool, stalls: bool },
-    FailFlush { disk: bool },
-    NoMemory { nth: u64 },
-    Suspend { noflush: bool },
+    Rest {
+        ms: u8,
+    },
+    Stall {
+        disk: bool,
+        stalls: bool,
+    },
+    FailFlush {
+        disk: bool,
+    },
+    NoMemory {
+        nth: u64,
+    },
+    Suspend {
+        noflush: bool,
+    },
     Resume,
-    Look { start: u64, len: u64 },
+    Look {
+        start: u64,
+        len: u64,
+    },
 }
 
 fn part() -> impl Strategy<Value = Part> {
@@ -52,7 +118,7 @@ fn part() -> impl Strategy<Value = Part> {
     (gap, len, 0..6u8, any::<u8>()).prop_map(|(gap, len, kind, slot)| Part { gap, len, kind, slot })
 }
 
-fn parts() -> impl Strategy<Value = Vec<Part>> {
+pub fn parts() -> impl Strategy<Value = Vec<Part>> {
     proptest::collection::vec(part(), 0..5)
 }
 
@@ -77,6 +143,10 @@ pub fn random() -> impl Strategy<Value = Choice> {
         2 => Just(List),
         4 => (0..4u8, parts()).prop_map(|(fault, parts)| Try { fault, parts }),
         4 => (0..4u8, parts()).prop_map(|(fault, parts)| Place { fault, parts }),
+        12 => (range(), 0..8u8, prop_oneof![2 => Just(0u32), 1 => 0..20u32])
+            .prop_map(|((start, len), kind, at)| Change { start, len, kind, at }),
+        3 => (any::<bool>(), range(), [0..4u8, 0..2u8])
+            .prop_map(|(spare, (start, len), kinds)| Race { spare, start, len, kinds }),
         8 => (0..4u8, 0..8u8, 0..20u32, 1..30u32)
             .prop_map(|(fault, kind, at, len)| Fitting { fault, kind, at, len }),
         8 => (any::<u8>(), 0..4u8).prop_map(|(faults, commit)| Install { faults, commit }),
@@ -93,6 +163,36 @@ pub fn random() -> impl Strategy<Value = Choice> {
         2 => Just(Resume),
         6 => range().prop_map(|(start, len)| Look { start, len }),
     ]
+}
+
+/// Of a fault: the newest.
+const LAST: u8 = 255;
+
+/// What a choice is made of.
+pub fn expand(choice: &Choice) -> Vec<Choice> {
+    match *choice {
+        Choice::Change { start, len, kind, at } => vec![
+            Choice::Fence { start, len },
+            Choice::Fitting { fault: LAST, kind, at, len: len as u32 },
+            Choice::Install { faults: 1, commit: 2 },
+            Choice::Look { start: start.saturating_sub(3), len: len + 6 },
+        ],
+        Choice::Race { spare, start, len, kinds } => {
+            let mut all = vec![Choice::Stall { disk: spare, stalls: true }];
+            all.push(Choice::Io { access: 4, start, len });
+            for kind in kinds {
+                all.extend(expand(&Choice::Change { start, len, kind, at: 0 }));
+            }
+            all.push(Choice::Stall { disk: spare, stalls: false });
+            all
+        }
+        ref other => vec![other.clone()],
+    }
+}
+
+/// Claimed, loaded and ready.
+pub fn served(extents: Vec<Part>) -> [Choice; 3] {
+    [Choice::Serve, Choice::Load { port: 1, extents }, Choice::Ready]
 }
 
 fn disk(spare: bool) -> Disk {
@@ -145,6 +245,7 @@ impl Maker {
                 let pieces = fitting(state, start, whole, kind, at, len);
                 (Request::Place { instance: INSTANCE, fault, pieces }, port)
             }
+            Choice::Change { .. } | Choice::Race { .. } => unreachable!("it is expanded"),
             Choice::Install { faults, commit } => (install(state, faults, commit), port),
             Choice::Release { fault } => {
                 let (fault, ..) = fault_of(state, fault);
@@ -263,6 +364,10 @@ fn fault_of(state: &State, number: u8) -> (u64, u64, u64) {
     match state.faults.len() {
         0 => (u64::from(number), 0, 0),
         _ if number == 4 => (99, 0, 0),
+        n if number == LAST => {
+            let fault = &state.faults[n - 1];
+            (fault.id, fault.start, fault.len)
+        }
         n => {
             let fault = &state.faults[usize::from(number) % n];
             (fault.id, fault.start, fault.len)

@@ -1,0 +1,89 @@
+//! What a failed flush means for later ones.
+
+use anyhow::{Result, ensure};
+use dmremap_protocol::Request;
+use dmremap_protocol::uapi::{InstanceFlags, Kind};
+
+use super::Conversation;
+use crate::talk::{INSTANCE, Talk, extent};
+use crate::{Access, Disk, Status, Step};
+
+pub(super) const ALL: &[Conversation] = &[
+    Conversation::new("after-a-failed-flush-nothing-is-durable", data),
+    Conversation::new("an-unused-spare-only-alarms", unused_spare),
+    Conversation::new("a-used-spare-counts", used_spare),
+    Conversation::new("somebody-is-told-of-the-owners-flush", owed),
+];
+
+fn fail(t: &mut Talk, disk: Disk, fails: bool) -> Result<()> {
+    t.step(Step::FailFlushes { disk, flushes: if fails { u32::MAX } else { 0 } })
+}
+
+/// After a write, for a disk may leave a flush out that has nothing to do.
+fn flush(t: &mut Talk, status: Status) -> Result<()> {
+    t.write_well(1000, 1)?;
+    let flush = t.io(Access::Flush, 0, 0)?;
+    t.ends(flush, status).map(drop)
+}
+
+fn durable(t: &mut Talk, status: Status) -> Result<()> {
+    let write = t.io(Access::Durable, 8, 1)?;
+    t.ends(write, status).map(drop)
+}
+
+fn flags(t: &mut Talk, wanted: &[InstanceFlags]) -> Result<()> {
+    let all = wanted.iter().fold(InstanceFlags::READY.0, |all, flag| all | flag.0);
+    let found = t.state()?.instance.flags.0;
+    ensure!(found == all, "its flags are {found:#x}, not {all:#x}");
+    Ok(())
+}
+
+fn data(t: &mut Talk) -> Result<()> {
+    t.serve(&[])?;
+    durable(t, Status::Ok)?;
+    fail(t, Disk::Data, true)?;
+    flush(t, Status::Io)?;
+    flags(t, &[InstanceFlags::DATA_FLUSH_BAD])?;
+    durable(t, Status::Io)?;
+    fail(t, Disk::Data, false)?;
+    durable(t, Status::Io)?;
+    flush(t, Status::Ok)?;
+    flags(t, &[])?;
+    durable(t, Status::Ok)?;
+    ensure!(t.state()?.instance.counters.data_flush_fails == 1, "not one failure is counted");
+    Ok(())
+}
+
+fn unused_spare(t: &mut Talk) -> Result<()> {
+    t.serve(&[])?;
+    fail(t, Disk::Spare, true)?;
+    flush(t, Status::Ok)?;
+    flags(t, &[InstanceFlags::SPARE_FLUSH_BAD])?;
+    durable(t, Status::Ok)?;
+    fail(t, Disk::Spare, false)?;
+    flush(t, Status::Ok)?;
+    flags(t, &[])
+}
+
+fn used_spare(t: &mut Talk) -> Result<()> {
+    t.serve(&[extent(1000, 1, Kind::Mapped, 64)])?;
+    fail(t, Disk::Spare, true)?;
+    flush(t, Status::Io)?;
+    durable(t, Status::Io)?;
+    fail(t, Disk::Spare, false)?;
+    flush(t, Status::Ok)?;
+    durable(t, Status::Ok)
+}
+
+fn owed(t: &mut Talk) -> Result<()> {
+    t.serve(&[extent(1000, 1, Kind::Mapped, 64)])?;
+    t.ok(Request::FlushFailed { instance: INSTANCE })?;
+    flags(t, &[InstanceFlags::SPARE_FLUSH_BAD])?;
+    durable(t, Status::Io)?;
+    flush(t, Status::Io)?;
+    flags(t, &[])?;
+    flush(t, Status::Ok)?;
+    durable(t, Status::Ok)?;
+    ensure!(t.state()?.instance.counters.spare_flush_fails == 1, "not one failure is counted");
+    Ok(())
+}
