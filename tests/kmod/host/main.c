@@ -67,6 +67,11 @@ static void create(char *words)
 		host_bug(host_target.error ?: "the module does not load");
 }
 
+static u8 digit(char c)
+{
+	return c <= '9' ? c - '0' : c - 'a' + 10;
+}
+
 static void ask(char *words)
 {
 	u32 port = number(&words);
@@ -74,7 +79,7 @@ static void ask(char *words)
 	u8 *payload = malloc(len);
 
 	for (size_t i = 0; i < len; i++)
-		sscanf(words + 2 * i, "%2hhx", &payload[i]);
+		payload[i] = digit(words[2 * i]) << 4 | digit(words[2 * i + 1]);
 	host_request_from(port, payload, len);
 	free(payload);
 }
