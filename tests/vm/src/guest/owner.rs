@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, sendto,
-    socket,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockname,
+    recv, sendto, socket,
 };
 
 const GETFAMILY: u8 = 3;
@@ -136,14 +136,21 @@ impl Owner {
 
     /// Sends a request and returns the messages up to its acknowledgement or the dump's end.
     pub fn ask(&mut self, cmd: u8, dump: bool, attrs: &[u8]) -> Result<Vec<Attrs>> {
+        let mut payload = vec![cmd, 1, 0, 0];
+        payload.extend(attrs);
+        let answers = self.exchange(dump, &payload)?;
+        Ok(answers.iter().map(|answer| parse(answer.get(4..).unwrap_or(&[]))).collect())
+    }
+
+    /// The same with whole generic netlink messages.
+    pub fn exchange(&mut self, dump: bool, payload: &[u8]) -> Result<Vec<Vec<u8>>> {
         let flags: u16 = if dump { 0x301 } else { 0x5 };
         let mut out = Vec::new();
-        out.extend((20 + attrs.len() as u32).to_ne_bytes());
+        out.extend((16 + payload.len() as u32).to_ne_bytes());
         out.extend(self.family.to_ne_bytes());
         out.extend(flags.to_ne_bytes());
         out.extend([0; 8]);
-        out.extend([cmd, 1, 0, 0]);
-        out.extend(attrs);
+        out.extend(payload);
         sendto(self.socket.as_raw_fd(), &out, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
         let mut answers = Vec::new();
         loop {
@@ -152,12 +159,12 @@ impl Owner {
             while rest.len() >= 16 {
                 let len = (number(&rest[..4]) as usize).clamp(16, rest.len());
                 match number(&rest[4..6]) {
-                    2 => match i32::from_ne_bytes(rest[16..20].try_into()?) {
-                        0 => return Ok(answers),
+                    // The end of a dump says how it ended, as an acknowledgement does.
+                    2 | 3 => match i32::from_ne_bytes(rest[16..20].try_into()?) {
+                        0.. => return Ok(answers),
                         error => bail!(std::io::Error::from_raw_os_error(-error)),
                     },
-                    3 => return Ok(answers),
-                    _ => answers.push(parse(&rest[20..len])),
+                    _ => answers.push(rest[16..len].to_vec()),
                 }
                 rest = &rest[len.next_multiple_of(4).min(rest.len())..];
             }
@@ -309,6 +316,11 @@ impl Owner {
             Ok((of(A_FAULT_ID)?, of(A_START)?, of(A_LEN)?, attr(f, A_FAULT_STATE)?[0] == PLACED))
         };
         faults.iter().skip(1).map(fault).collect()
+    }
+
+    /// The socket's name, by which the kernel knows it.
+    pub fn port(&self) -> Result<u32> {
+        Ok(getsockname::<NetlinkAddr>(self.socket.as_raw_fd())?.pid())
     }
 
     #[must_use]
