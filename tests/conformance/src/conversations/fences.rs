@@ -103,6 +103,12 @@ fn full(t: &mut Talk) -> Result<()> {
     t.ok(release(7))?;
     t.fence(2000, 1)?;
     t.refused(EBUSY, fence(1900, 1))?;
+    let faults = t.faults()?;
+    ensure!(
+        faults.len() == 512 && faults.is_sorted_by_key(|f| f.id),
+        "they are not all listed in order"
+    );
+    t.terse = false;
     t.ok(Request::Ready { instance: INSTANCE }).map(drop)
 }
 

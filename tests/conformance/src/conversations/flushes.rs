@@ -59,10 +59,10 @@ fn unused_spare(t: &mut Talk) -> Result<()> {
     fail(t, Disk::Spare, true)?;
     flush(t, Status::Ok)?;
     flags(t, &[InstanceFlags::SPARE_FLUSH_BAD])?;
-    durable(t, Status::Ok)?;
     fail(t, Disk::Spare, false)?;
     flush(t, Status::Ok)?;
-    flags(t, &[])
+    flags(t, &[])?;
+    durable(t, Status::Ok)
 }
 
 fn used_spare(t: &mut Talk) -> Result<()> {

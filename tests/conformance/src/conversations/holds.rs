@@ -133,7 +133,7 @@ fn noflush(t: &mut Talk) -> Result<()> {
     bad(t, Disk::Data, 8, 1, true)?;
     bad(t, Disk::Data, 16, 1, true)?;
     let (open, placed) = (t.write(8, 1)?, t.write(16, 1)?);
-    let parked = t.io(Access::Read, 8, 1)?;
+    let parked = t.write(8, 1)?;
     let [first, second] = [t.faults()?[0].id, t.faults()?[1].id];
     t.ok(place(second, &[piece(0, 1, Kind::Mapped, 64)]))?;
     t.is_over(second)?;

@@ -3,6 +3,7 @@
 mod bad_spare;
 mod boot;
 mod config;
+mod conformance;
 mod daemon;
 mod demo;
 mod disks;
@@ -45,6 +46,7 @@ const TABLES: &[&[Case]] = &[
     stopped::CASES,
     suspend::CASES,
     fuzz::CASES,
+    conformance::CASES,
     flushes::CASES,
     flush_failures::CASES,
     fua_cuts::CASES,
