@@ -39,7 +39,12 @@ impl Checks {
             if piece.kind == Kind::Mapped {
                 self.installed.insert(piece.slot + i);
             }
-            if piece.kind != Kind::Direct && !oracle.was_bad(at + i) {
+            let ok = match piece.kind {
+                Kind::Direct => true,
+                Kind::Mapped => oracle.excuses.may_map(at + i),
+                _ => oracle.excuses.was_bad(at + i),
+            };
+            if !ok {
                 self.violate(format!("I8: sector {} was never bad and becomes {piece:?}", at + i));
             }
         }

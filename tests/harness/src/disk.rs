@@ -132,6 +132,8 @@ pub struct Disk {
     /// Bad sectors say so; otherwise it is a bare I/O error.
     pub says_medium: bool,
     pub gone: bool,
+    /// It fails everything, as if all of it were bad.
+    pub storm: bool,
     /// Flushes do nothing and succeed.
     pub lying: bool,
     /// So many of the flushes to come fail.
@@ -156,6 +158,7 @@ impl Disk {
             any_bad: false,
             says_medium: true,
             gone: false,
+            storm: false,
             lying: false,
             bad_flushes: 0,
             drops: false,
@@ -196,6 +199,9 @@ impl Disk {
         if self.gone {
             return Err(DiskError::Gone);
         }
+        if self.storm {
+            return Err(DiskError::Io);
+        }
         if self.bad(sector, (buf.len() / SECTOR) as u64, BAD_READ) {
             return Err(self.error());
         }
@@ -216,6 +222,10 @@ impl Disk {
             return Err(DiskError::Gone);
         }
         let len = (buf.len() / SECTOR) as u64;
+        if self.storm {
+            self.put(sector, buf, metadata, false, fate);
+            return Err(DiskError::Io);
+        }
         let hiccup = self.hiccups > 0;
         if hiccup || self.bad(sector, len, BAD_WRITE) {
             self.hiccups = self.hiccups.saturating_sub(1);
@@ -262,8 +272,8 @@ impl Disk {
         if self.gone {
             return Err(DiskError::Gone);
         }
-        if self.bad_flushes > 0 {
-            self.bad_flushes -= 1;
+        if self.storm || self.bad_flushes > 0 {
+            self.bad_flushes = self.bad_flushes.saturating_sub(1);
             self.loose.iter_mut().for_each(|loose| loose.doomed = true);
             if self.drops {
                 self.loose.clear();
@@ -323,6 +333,7 @@ impl Disk {
         }
         self.live = self.durable.clone();
         self.gone = false;
+        self.storm = false;
         self.hiccups = 0;
     }
 }

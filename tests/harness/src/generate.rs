@@ -2,7 +2,7 @@
 
 use crate::disk::{BAD_READ, BAD_WRITE, HEALS};
 use crate::rng::Rng;
-use crate::script::{Config, Op, Script, Step, Which};
+use crate::script::{Config, Op, Part, Script, Step, Which};
 
 /// What else goes wrong, besides bad sectors, crashes and lost bells. One kind a seed, so that most
 /// seeds allow no error at all.
@@ -23,11 +23,13 @@ enum Flavour {
     Suspends,
     Foreign,
     Lying,
+    /// Metadata writes that go astray.
+    Misdirected,
     /// So many bad sectors that checkpoints are made, and a crash at some I/O of the daemon's.
     Wear,
 }
 
-const FLAVOURS: [Flavour; 20] = [
+const FLAVOURS: [Flavour; 21] = [
     Flavour::Plain,
     Flavour::Plain,
     Flavour::Plain,
@@ -45,6 +47,7 @@ const FLAVOURS: [Flavour; 20] = [
     Flavour::Suspends,
     Flavour::Foreign,
     Flavour::Lying,
+    Flavour::Misdirected,
     Flavour::Wear,
     Flavour::Wear,
     Flavour::Wear,
@@ -60,6 +63,8 @@ struct Maker {
     hot: Vec<u64>,
     bad: u64,
     spoilt: u64,
+    /// Always the same one: two could be all copies of a block.
+    part: Part,
 }
 
 pub fn script(seed: u64) -> Script {
@@ -83,7 +88,8 @@ pub fn script(seed: u64) -> Script {
         lost_answers: if flavour == Flavour::Requests { 20 } else { 0 },
     };
     let hot = (0..6).map(|_| rng.below(config.sectors / 8 - 16) * 8).collect();
-    let mut maker = Maker { rng, config, flavour, hot, bad: 0, spoilt: 0 };
+    let part = [Part::Mirror(0), Part::Mirror(1), Part::Copies][rng.below(3) as usize];
+    let mut maker = Maker { rng, config, flavour, hot, bad: 0, spoilt: 0, part };
     let steps = maker.steps();
     Script { seed, config: maker.config, steps }
 }
@@ -101,6 +107,11 @@ impl Maker {
                 continue;
             }
             steps.push(Step { after, op });
+            // It returns when another has its place, or has had it.
+            if let (Op::Stop { ms }, true) = (&steps[steps.len() - 1].op, self.rng.chance(50)) {
+                let ms = self.rng.range(1, 2 * ms + 1);
+                steps.push(Step { after: 1000, op: Op::Rival { ms } });
+            }
             if failing && self.rng.chance(30) {
                 steps.push(Step { after: 10, op: self.fuse(12) });
             }
@@ -226,10 +237,11 @@ impl Maker {
         let disk = if one { Which::Data } else { Which::Spare };
         self.spoilt += 1;
         match self.flavour {
-            Flavour::Daemon => match self.rng.below(4) {
+            Flavour::Daemon => match self.rng.below(6) {
                 0 => Op::Stop { ms },
                 1 => Op::LoseClaim,
-                2 => Op::Slow { disk, ms: ms.min(1000) },
+                2 | 3 => Op::Rival { ms },
+                4 => Op::Slow { disk, ms: ms.min(1000) },
                 _ => self.crash(),
             },
             Flavour::SpareSlots if self.spoilt < 8 => {
@@ -237,11 +249,17 @@ impl Maker {
                 Op::BadSlots { unit: self.rng.below(24), units: 1, flags }
             }
             Flavour::Metadata if self.spoilt < 2 => self.damage(),
+            Flavour::Misdirected => {
+                Op::Misdirect { part: self.part, skip: self.rng.below(12) as u32 }
+            }
             Flavour::Hiccups if self.spoilt < 6 => Op::Hiccup { disk: Which::Spare, writes: 1 },
             Flavour::Flushes | Flavour::DataFlushes if self.spoilt < 6 => {
                 let data = self.flavour == Flavour::DataFlushes;
                 let disk = if data { Which::Data } else { Which::Spare };
                 Op::FailFlush { disk, flushes: 1, drops: one }
+            }
+            Flavour::Transport if self.spoilt < 4 && self.rng.chance(50) => {
+                Op::Storm { ms: ms.min(500) }
             }
             Flavour::Transport if self.spoilt < 4 => Op::Gone { disk, ms: ms.min(2000) },
             Flavour::Transport => Op::Hiccup { disk: Which::Data, writes: 1 },

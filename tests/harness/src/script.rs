@@ -32,6 +32,15 @@ pub enum Which {
     Spare,
 }
 
+/// What may be lost at once without losing anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    Mirror(u8),
+    /// All superblock copies but the first.
+    Copies,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Op {
@@ -90,6 +99,10 @@ pub enum Op {
         disk: Which,
         ms: u64,
     },
+    /// The data disk fails everything for a time and does not say why.
+    Storm {
+        ms: u64,
+    },
     /// The daemon dies, and is back after a time.
     Kill {
         back_ms: u64,
@@ -115,6 +128,15 @@ pub enum Op {
         off_ms: u64,
     },
     LoseClaim,
+    /// The claim goes to another socket, for a time.
+    Rival {
+        ms: u64,
+    },
+    /// Of the metadata writes to this part of the spare, the one after so many is put elsewhere in it.
+    Misdirect {
+        part: Part,
+        skip: u32,
+    },
     Enobufs,
     Suspend {
         noflush: bool,

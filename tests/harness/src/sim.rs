@@ -5,7 +5,7 @@ use dmremap_policyd::metadata::Error;
 use crate::cover::Cover;
 use crate::daemon::{Daemon, Handle, identity};
 use crate::disk::{Disk, Image};
-use crate::kernel::IoKind;
+use crate::kernel::{IoKind, Kernel, RIVAL};
 use crate::oracle::Trouble;
 use crate::script::{Script, Which};
 use crate::sys::{Ev, Next, Stop, Sys};
@@ -109,7 +109,7 @@ impl Sim {
 
     fn is_at_rest(&self) -> bool {
         let sys = self.sys.lock();
-        let served = sys.k.on && sys.k.ready && sys.k.owner != 0 && self.wrong.is_none();
+        let served = sys.k.on && sys.k.ready && sys.k.owner > RIVAL && self.wrong.is_none();
         served && sys.stop.is_none() && sys.oracle.pending() == 0 && sys.k.faults.is_empty()
     }
 

@@ -79,7 +79,6 @@ impl Sys {
                 if flags & BAD_READ != 0 {
                     self.oracle.excuses.spare_unreadable();
                 }
-                self.trouble(Trouble::Slots, u64::MAX);
             }
             Op::BadMirror { mirror, block, blocks, flags } => {
                 self.mirror_unreadable |= flags & BAD_READ != 0;
@@ -115,6 +114,15 @@ impl Sys {
                     self.trouble(Trouble::Spare, ms * 1000 + GRACE);
                 }
             }
+            // One right after another could fail a block twice, and nothing between: such a block is bad.
+            Op::Storm { ms } if self.now >= self.next_storm => {
+                self.data.storm = true;
+                self.next_storm = self.now + ms * 1000 + GRACE;
+                self.kernel_in(ms * 1000, Ev::Back(false));
+                self.trouble(Trouble::Gone, ms * 1000 + GRACE);
+                self.trouble(Trouble::Verdict, ms * 1000 + GRACE);
+                self.oracle.excuses.storm();
+            }
             Op::Kill { back_ms } => self.crash(Stop::Kill { back_ms }),
             Op::PowerCut { off_ms } => self.crash(Stop::Cut { off_ms }),
             Op::KillAfter { ios, back_ms } => self.fuse = Some((ios, Stop::Kill { back_ms })),
@@ -125,6 +133,11 @@ impl Sys {
                 self.crash(Stop::Pause { ms });
             }
             Op::LoseClaim if self.k.on => self.owner_gone(),
+            Op::Rival { ms } if self.k.on => {
+                self.away(ms);
+                self.rival(ms);
+            }
+            Op::Misdirect { part, skip } => self.astray = Some((part, skip)),
             Op::Enobufs => self.bells += 1,
             Op::Suspend { noflush, ms, hold_ms } if self.k.on => {
                 self.oracle.excuses.delayed(ms * 1000 + hold_ms * 1000);
@@ -139,7 +152,11 @@ impl Sys {
                 Some(_) => self.snapshot = None,
             },
             Op::Swapped { disk, back_ms } => self.crash(Stop::Swapped { disk, back_ms }),
-            Op::Rest { .. } | Op::LoseClaim | Op::Suspend { .. } => {}
+            Op::Rest { .. }
+            | Op::LoseClaim
+            | Op::Rival { .. }
+            | Op::Suspend { .. }
+            | Op::Storm { .. } => {}
         }
     }
 

@@ -9,7 +9,7 @@ use crate::disk::{Disk, DiskError, Image};
 use crate::kernel::Kernel;
 use crate::oracle::Oracle;
 use crate::rng::Rng;
-use crate::script::{Config, Step, Which};
+use crate::script::{Config, Part, Step, Which};
 
 /// Something that happens at its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,6 +23,7 @@ pub enum Ev {
     Operate(u64),
     Io(usize),
     Resume,
+    RivalLeaves,
     /// A disk answers again.
     Back(bool),
     /// The next step of the script.
@@ -92,6 +93,8 @@ pub struct Sys {
     pub stop: Option<Stop>,
     /// A crash after so many more I/Os of the daemon.
     pub fuse: Option<(u64, Stop)>,
+    /// No other storm begins before.
+    pub next_storm: u64,
     /// What the daemon is at.
     pub task: Task,
     /// Where the parts of the spare are.
@@ -115,6 +118,8 @@ pub struct Sys {
     pub stalled: [bool; 2],
     /// What applications were told, if it is steady.
     pub ended: Vec<crate::kernel::Io>,
+    /// A metadata write to come that is put elsewhere, after so many others to that part.
+    pub astray: Option<(Part, u32)>,
     pub trace: bool,
     pub tags: u64,
     kernel_queue: Queue,
@@ -145,6 +150,7 @@ impl Sys {
             life: 0,
             stop: None,
             fuse: None,
+            next_storm: 0,
             task: Task::Open,
             regions: Vec::new(),
             bells: 0,
@@ -156,6 +162,7 @@ impl Sys {
             steady: false,
             stalled: [false; 2],
             ended: Vec::new(),
+            astray: None,
             trace,
             tags: 0,
             kernel_queue: Queue::new(),
@@ -210,7 +217,8 @@ impl Sys {
             Ev::Step => self.step(),
             Ev::Back(spare) => {
                 self.say(|| "  a disk is back".to_owned());
-                if spare { self.spare.gone = false } else { self.data.gone = false }
+                let disk = if spare { &mut self.spare } else { &mut self.data };
+                (disk.gone, disk.storm) = (false, false);
             }
             _ if boot == self.boot => self.kernel_event(event),
             _ => {}
@@ -325,10 +333,34 @@ impl Sys {
             }
             return Err(DiskError::Gone);
         }
-        let result = self.spare_view().write(sector, buf, true, false, fate);
+        let put = self.misdirected(sector, buf.len() as u64 / 512, fate);
+        let result = self.spare_view().write(put, buf, true, false, fate);
         self.hiccuped();
         self.advance(time / 2);
         if self.crashed(region) { Err(DiskError::Gone) } else { result }
+    }
+
+    /// Where a metadata write really goes.
+    fn misdirected(&mut self, sector: u64, len: u64, fate: u64) -> u64 {
+        let Some((part, skip)) = self.astray.take() else { return sector };
+        let here = match (self.region(sector), part) {
+            (Region::Label, Part::Copies) => sector > 0,
+            (Region::Log(m) | Region::Checkpoint(m), Part::Mirror(mirror)) => m == mirror,
+            _ => false,
+        };
+        if !here || skip > 0 {
+            self.astray = Some((part, skip.saturating_sub(u32::from(here))));
+            return sector;
+        }
+        let put = match part {
+            Part::Copies => [1024, 2048, 4096, 8192][fate as usize % 4],
+            Part::Mirror(mirror) => {
+                let size = self.slot_area() - self.mirror(0);
+                self.mirror(mirror.into()) + fate % ((size - len) / 8 + 1) * 8
+            }
+        };
+        self.say(|| format!("  what was for {sector} is put at {put}"));
+        put
     }
 
     pub fn daemon_flush(&mut self) -> Result<(), DiskError> {

@@ -4,7 +4,7 @@ use dmremap_protocol::Piece;
 use dmremap_protocol::uapi::{FaultState, Kind, Status};
 
 use super::bio::{IoKind, Reason, Sts};
-use super::{Fault, MAX_FAULTS};
+use super::{Fault, MAX_FAULTS, RIVAL};
 use crate::oracle::Trouble;
 use crate::sys::{Ev, Sys};
 
@@ -149,6 +149,10 @@ impl Sys {
                 .map(|p| (p.slot, u64::from(p.len).next_multiple_of(unit)))
                 .collect();
             failed |= !bad.is_empty();
+            if failed {
+                let now = self.now;
+                self.oracle.excuses.place_failed(now);
+            }
             for (slot, len) in bad {
                 self.k.mark(slot, len, true, true);
                 self.checks.slot_failed(slot, len);
@@ -166,6 +170,29 @@ impl Sys {
         if let Some((status, why)) = self.hold_over(b) {
             self.lose_bio(id);
             self.end(b, status, why);
+        }
+    }
+
+    /// Another owner comes: it lists, so that the bell is answered, sends back what no commit can name
+    /// yet, and fences something.
+    pub(crate) fn rival(&mut self, ms: u64) {
+        self.owner_gone();
+        self.k.owner = RIVAL;
+        let now = self.now;
+        self.oracle.excuses.set(Trouble::Unowned, now);
+        self.fault_list(RIVAL);
+        let open = |f: &&Fault| f.listed && f.state == FaultState::Open && !f.pinned;
+        let open: Vec<u64> = self.k.faults.iter().filter(open).map(|f| f.id).collect();
+        open.into_iter().for_each(|id| self.release(id).unwrap_or_default());
+        let start = self.rng.below(self.k.sectors / 8) * 8;
+        // Refused where a fault is.
+        self.fence(start, 8).unwrap_or_default();
+        self.kernel_in(ms * 1000, Ev::RivalLeaves);
+    }
+
+    pub(super) fn rival_leaves(&mut self) {
+        if self.k.owner == RIVAL {
+            self.owner_gone();
         }
     }
 

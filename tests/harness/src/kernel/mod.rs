@@ -27,6 +27,8 @@ pub use bio::{Bio, Flight, Io, IoKind, Reason, Slab, Sts, Why};
 use crate::script::{Config, Which};
 use crate::sys::{Ev, Sys};
 
+/// A socket that is not the daemon's.
+pub const RIVAL: u32 = 1;
 pub const DM_DEV: u64 = 253 << 32;
 pub const DATA_DEV: u64 = 8 << 32;
 pub const SPARE_DEV: u64 = (8 << 32) | 16;
@@ -322,6 +324,7 @@ impl Sys {
             Ev::Operate(fault) => self.operate(fault),
             Ev::Io(flight) => self.landed(flight),
             Ev::Resume => self.resume(),
+            Ev::RivalLeaves => self.rival_leaves(),
             _ => {}
         }
     }

@@ -19,9 +19,10 @@ pub enum Trouble {
     Flush,
     /// The spare may be refused for a while.
     Spare,
-    /// Slots are bad: a fault may find several in a row.
-    Slots,
 }
+
+/// Failed places after which the daemon gives a write up.
+const PLACES: usize = 4;
 
 #[derive(Clone, Copy, Default)]
 struct Sector {
@@ -37,24 +38,29 @@ struct Sector {
 }
 
 pub struct Excuses {
-    until: [u64; 7],
+    until: [u64; 6],
     sectors: Vec<Sector>,
     /// Added to every deadline.
     extra: u64,
     short_holds: bool,
     few_holds: bool,
     anything_unreadable: bool,
+    any_mapped: bool,
+    /// When a PLACE failed, for a slot or for what was to stay where it is.
+    failed_places: Vec<u64>,
 }
 
 impl Excuses {
     pub fn new(config: &Config) -> Excuses {
         Excuses {
-            until: [0; 7],
+            until: [0; 6],
             sectors: vec![Sector::default(); config.sectors as usize],
             extra: 0,
             short_holds: config.hold_ms.min(config.ready_ms) < 30_000,
             few_holds: config.max_held < 64,
             anything_unreadable: false,
+            any_mapped: false,
+            failed_places: Vec::new(),
         }
     }
 
@@ -83,6 +89,10 @@ impl Excuses {
         self.anything_unreadable = true;
     }
 
+    pub fn place_failed(&mut self, now: u64) {
+        self.failed_places.push(now);
+    }
+
     pub fn delayed(&mut self, us: u64) {
         self.extra += us;
     }
@@ -105,6 +115,16 @@ impl Excuses {
     /// Any sector may have seemed bad for a moment.
     pub fn hiccup(&mut self) {
         self.sectors.iter_mut().for_each(|s| s.was_bad = true);
+    }
+
+    /// A write that fails in one may find the disk sound elsewhere a moment later, and be mapped. A read is
+    /// repeated then.
+    pub fn storm(&mut self) {
+        self.any_mapped = true;
+    }
+
+    pub fn may_map(&self, sector: u64) -> bool {
+        self.any_mapped || self.was_bad(sector)
     }
 
     pub fn was_bad(&self, sector: u64) -> bool {
@@ -170,9 +190,10 @@ impl Excuses {
             Why::Class if io.status != Sts::Other => (io.ahead, "an error of the medium passed up"),
             Why::Class => (self.excused(io, Trouble::Gone), "both disks were there"),
             Why::Failed => (
-                [Trouble::Verdict, Trouble::Gone, Trouble::Slots]
-                    .iter()
-                    .any(|&trouble| self.excused(io, trouble)),
+                self.excused(io, Trouble::Verdict)
+                    || self.excused(io, Trouble::Gone)
+                    || self.failed_places.iter().filter(|&&at| at >= io.submitted).count()
+                        >= PLACES,
                 "the daemon had no reason to give up",
             ),
             Why::Expired => (

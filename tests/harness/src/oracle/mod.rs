@@ -172,8 +172,4 @@ impl Oracle {
         self.blind |= self.lying;
         self.excuses.power_cut();
     }
-
-    pub fn was_bad(&self, sector: u64) -> bool {
-        self.excuses.was_bad(sector)
-    }
 }
