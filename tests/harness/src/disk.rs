@@ -3,6 +3,7 @@
 //! A power cut keeps or loses each sector of those by itself. After a failed flush they are doomed:
 //! no later flush makes them durable. A metadata block that was being written may be torn as a whole.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::rng::Rng;
@@ -132,6 +133,8 @@ pub struct Disk {
     /// Bad sectors say so; otherwise it is a bare I/O error.
     pub says_medium: bool,
     pub gone: bool,
+    /// Sectors that cannot be read just now.
+    pub mute: Vec<Range<u64>>,
     /// It fails everything, as if all of it were bad.
     pub storm: bool,
     /// Flushes do nothing and succeed.
@@ -158,6 +161,7 @@ impl Disk {
             any_bad: false,
             says_medium: true,
             gone: false,
+            mute: Vec::new(),
             storm: false,
             lying: false,
             bad_flushes: 0,
@@ -199,7 +203,8 @@ impl Disk {
         if self.gone {
             return Err(DiskError::Gone);
         }
-        if self.storm {
+        let end = sector + (buf.len() / SECTOR) as u64;
+        if self.storm || self.mute.iter().any(|mute| sector < mute.end && end > mute.start) {
             return Err(DiskError::Io);
         }
         if self.bad(sector, (buf.len() / SECTOR) as u64, BAD_READ) {

@@ -23,7 +23,7 @@ enum Flavour {
     Suspends,
     Foreign,
     Lying,
-    /// Metadata writes that go astray.
+    /// Metadata writes that go astray, and metadata that cannot be read for a time.
     Misdirected,
     /// So many bad sectors that checkpoints are made, and a crash at some I/O of the daemon's.
     Wear,
@@ -101,6 +101,15 @@ impl Maker {
         while steps.len() < STEPS {
             let after = self.pause();
             let op = if steps.len() == crash { self.crash() } else { self.any() };
+            match (self.flavour, self.rng.below(60)) {
+                (Flavour::Misdirected, 0) => self.unknown_commit(&mut steps),
+                (Flavour::Misdirected, 1) => {
+                    let (back, ms) = (Some(self.rng.below(5) as u32), 300);
+                    steps.push(Step { after: 100, op: Op::Mute { mirrors: 3, back, ms } });
+                    steps.push(Step { after: 10, op: Op::Kill { back_ms: 1 } });
+                }
+                _ => {}
+            }
             let failing = matches!(op, Op::FailFlush { .. } | Op::Hiccup { .. });
             if matches!(op, Op::FailFlush { disk: Which::Spare, .. }) && self.rng.chance(80) {
                 self.under_a_commit(&mut steps, op);
@@ -129,6 +138,24 @@ impl Maker {
         for _ in 0..8 {
             steps.push(Step { after: self.rng.range(1, 100), op: Op::Flush });
         }
+    }
+
+    /// A commit that is cut off, so that one mirror has it perhaps, and that mirror cannot be read when the
+    /// daemon starts, but can the next time. What it says then must be void.
+    fn unknown_commit(&mut self, steps: &mut Vec<Step>) {
+        let Op::Bad { start, len, .. } = self.bad() else { return };
+        let flags = BAD_WRITE;
+        let mirrors = if self.part == Part::Mirror(1) { 2 } else { 1 };
+        let (off_ms, ios) = (1, self.rng.range(1, 8));
+        let mut step = |after, op| steps.push(Step { after, op });
+        step(1000, Op::Write { start, len, fua: true });
+        step(20_000, Op::Bad { start, len, flags });
+        step(10, Op::CutAfter { ios, off_ms });
+        step(10, Op::Write { start, len, fua: false });
+        step(10_000, Op::Mute { mirrors, back: None, ms: 400 });
+        step(200_000, Op::Read { start, len, ahead: false });
+        step(400_000, Op::Kill { back_ms: 1 });
+        step(100_000, Op::Read { start, len, ahead: false });
     }
 
     /// More, and control reads may find no sound place: an error storm.

@@ -79,6 +79,13 @@ pub enum Op {
         blocks: u64,
         flags: u8,
     },
+    /// Mirrors, a bit each, cannot be read for a time: all of them, or the block of the record that is so far
+    /// back in the log.
+    Mute {
+        mirrors: u8,
+        back: Option<u32>,
+        ms: u64,
+    },
     /// Superblock copies refuse: a bit each.
     BadCopies {
         copies: u8,

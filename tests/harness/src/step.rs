@@ -59,6 +59,25 @@ impl Sys {
         }
     }
 
+    fn mute(&mut self, mirrors: u8, back: Option<u32>, ms: u64) {
+        let all = 0..self.slot_area() - self.mirror(0);
+        let record = back.map(|back| self.log.iter().rev().nth(back as usize).copied());
+        let within = match record {
+            None => all,
+            Some(Some(at)) => at..at + 8,
+            Some(None) => return,
+        };
+        for mirror in (0..2).filter(|mirror| mirrors >> mirror & 1 != 0) {
+            let from = self.mirror(mirror);
+            self.spare.mute.push(from + within.start..from + within.end);
+        }
+        if mirrors == 3 {
+            // Refused until it can be read again; what is served then is all of it.
+            self.trouble(Trouble::Spare, ms * 1000 + GRACE);
+        }
+        self.kernel_in(ms * 1000, Ev::Unmute);
+    }
+
     fn carry_out(&mut self, op: Op) {
         match op {
             Op::Write { start, len, fua } => self.ask(IoKind::Write, start, len, fua, false),
@@ -86,6 +105,7 @@ impl Sys {
                 let end = if mirror == 0 { self.slot_area() } else { self.spare.sectors };
                 self.spare.mark(from, (blocks * 8).min(end.saturating_sub(from)), flags);
             }
+            Op::Mute { mirrors, back, ms } => self.mute(mirrors, back, ms),
             Op::BadCopies { copies, flags } => {
                 for (n, sector) in [0, 1024, 2048, 4096, 8192].into_iter().enumerate() {
                     if copies >> n & 1 != 0 {

@@ -26,6 +26,8 @@ pub enum Ev {
     RivalLeaves,
     /// A disk answers again.
     Back(bool),
+    /// A mirror can be read again.
+    Unmute,
     /// The next step of the script.
     Step,
     // The daemon's.
@@ -118,6 +120,8 @@ pub struct Sys {
     pub stalled: [bool; 2],
     /// What applications were told, if it is steady.
     pub ended: Vec<crate::kernel::Io>,
+    /// Where in a mirror the records of the log were written to, the last one last.
+    pub log: Vec<u64>,
     /// A metadata write to come that is put elsewhere, after so many others to that part.
     pub astray: Option<(Part, u32)>,
     pub trace: bool,
@@ -162,6 +166,7 @@ impl Sys {
             steady: false,
             stalled: [false; 2],
             ended: Vec::new(),
+            log: Vec::new(),
             astray: None,
             trace,
             tags: 0,
@@ -215,6 +220,7 @@ impl Sys {
         self.now = self.now.max(at);
         match event {
             Ev::Step => self.step(),
+            Ev::Unmute => self.spare.mute.clear(),
             Ev::Back(spare) => {
                 self.say(|| "  a disk is back".to_owned());
                 let disk = if spare { &mut self.spare } else { &mut self.data };
@@ -332,6 +338,9 @@ impl Sys {
                 self.spare_view().put(sector, buf, true, false, fate);
             }
             return Err(DiskError::Gone);
+        }
+        if region == Some(Region::Log(0)) {
+            self.log.push(sector - self.mirror(0));
         }
         let put = self.misdirected(sector, buf.len() as u64 / 512, fate);
         let result = self.spare_view().write(put, buf, true, false, fate);
