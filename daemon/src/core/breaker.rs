@@ -19,8 +19,8 @@
 //! extents or faults, so known damage proves nothing and hides nothing.
 //!
 //! Open, the breaker has every fault failed at once; after `breaker_pause` the next one is a
-//! trial, searched and controlled like any other. It closes the breaker if it is proved (or
-//! proves to be no damage at all), and starts another pause if not. One alarm is raised when it
+//! trial, searched and controlled like any other, and those that come meanwhile wait for what it shows. It
+//! closes the breaker if it is proved (or proves to be no damage at all), and starts another pause if not. One alarm is raised when it
 //! opens and one when it closes, none between.
 
 use std::time::Duration;
@@ -49,6 +49,15 @@ pub enum Change {
     Closed,
 }
 
+/// May a fault be looked into?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admitted {
+    Yes,
+    /// A trial is under way.
+    NotYet,
+    No,
+}
+
 #[derive(Debug)]
 pub struct Breaker {
     state: State,
@@ -63,17 +72,15 @@ impl Breaker {
         matches!(self.state, State::Open { .. })
     }
 
-    /// May this fault be looked into?
-    pub fn admit(&mut self, now: Duration, fault: FaultId) -> bool {
+    pub fn admit(&mut self, now: Duration, fault: FaultId) -> Admitted {
         match &mut self.state {
-            State::Closed { .. } => true,
-            State::Open { trial: Some(id), .. } => *id == fault,
-            State::Open { until, trial } => {
-                let admitted = now >= *until;
-                if admitted {
-                    *trial = Some(fault);
-                }
-                admitted
+            State::Closed { .. } => Admitted::Yes,
+            State::Open { trial: Some(id), .. } if *id == fault => Admitted::Yes,
+            State::Open { trial: Some(_), .. } => Admitted::NotYet,
+            State::Open { until, .. } if now < *until => Admitted::No,
+            State::Open { trial, .. } => {
+                *trial = Some(fault);
+                Admitted::Yes
             }
         }
     }
@@ -148,7 +155,8 @@ mod tests {
         let mut breaker = Breaker::new();
         let passed = (0..50_000)
             .filter(|&id| {
-                breaker.admit(MS, FaultId(id)) && judge(&mut breaker, MS, id, Control::Unproved).0
+                breaker.admit(MS, FaultId(id)) == Admitted::Yes
+                    && judge(&mut breaker, MS, id, Control::Unproved).0
             })
             .count();
         assert_eq!(passed, 64);
@@ -173,16 +181,16 @@ mod tests {
     fn after_the_pause_one_trial_decides() {
         let mut breaker = Breaker::new();
         assert_eq!(judge(&mut breaker, MS, 1, Control::Silent), (false, Some(Change::Opened)));
-        assert!(!breaker.admit(MS * 1000, FaultId(2)));
-        assert!(breaker.admit(MS * 1001, FaultId(3)));
-        assert!(!breaker.admit(MS * 1001, FaultId(4)));
+        assert_eq!(breaker.admit(MS * 1000, FaultId(2)), Admitted::No);
+        assert_eq!(breaker.admit(MS * 1001, FaultId(3)), Admitted::Yes);
+        assert_eq!(breaker.admit(MS * 1001, FaultId(4)), Admitted::NotYet);
         assert_eq!(judge(&mut breaker, MS * 1001, 3, Control::Silent), (false, None));
-        assert!(!breaker.admit(MS * 1002, FaultId(5)));
-        assert!(breaker.admit(MS * 2001, FaultId(6)));
+        assert_eq!(breaker.admit(MS * 1002, FaultId(4)), Admitted::No);
+        assert_eq!(breaker.admit(MS * 2001, FaultId(6)), Admitted::Yes);
         assert_eq!(
             judge(&mut breaker, MS * 2001, 6, Control::Proved),
             (true, Some(Change::Closed))
         );
-        assert!(breaker.admit(MS * 2001, FaultId(7)));
+        assert_eq!(breaker.admit(MS * 2001, FaultId(7)), Admitted::Yes);
     }
 }

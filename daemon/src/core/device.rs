@@ -217,8 +217,12 @@ impl Device {
                     self.claim_at = Some(self.now + ASK_AGAIN);
                 }
             }
-            _ => self.list_at = Some(self.now + ASK_AGAIN),
+            _ => self.list_again(),
         }
+    }
+
+    pub(super) fn list_again(&mut self) {
+        self.list_at = Some(self.now + ASK_AGAIN);
     }
 
     fn look(&mut self, listed: Listed) {
@@ -249,7 +253,7 @@ impl Device {
             (Step::Placed | Step::Flushing | Step::Ready, State::Placed) => {}
             _ => {
                 fault.step = Step::New;
-                self.list_at = Some(self.now + ASK_AGAIN);
+                self.list_again();
             }
         }
     }

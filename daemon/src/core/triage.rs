@@ -1,6 +1,6 @@
 //! What is wrong with a fault: search, control, and the verdicts that change nothing.
 
-use super::breaker::Change;
+use super::breaker::{Admitted, Change};
 use super::control::{DataPlaces, spare_places};
 use super::device::Device;
 use super::event::{Action, Alarm, At, FaultId, Listed, Piece, ReadId, Span, Status};
@@ -31,10 +31,13 @@ impl Device {
             self.place(id);
         } else if status == Status::Other {
             self.fail(id, "not an error of the medium");
-        } else if !self.breaker.admit(self.now, id) {
-            self.fail(id, "error storm");
         } else {
-            self.search(id);
+            match self.breaker.admit(self.now, id) {
+                Admitted::Yes => self.search(id),
+                // New until a later listing.
+                Admitted::NotYet => self.list_again(),
+                Admitted::No => self.fail(id, "error storm"),
+            }
         }
     }
 
