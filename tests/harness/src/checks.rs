@@ -33,7 +33,7 @@ impl Checks {
         }
     }
 
-    pub fn installed(&mut self, start: u64, piece: &Piece, oracle: &Oracle) {
+    pub fn installed(&mut self, start: u64, piece: &Piece, oracle: &Oracle, now: u64) {
         let at = start + u64::from(piece.offset);
         for i in 0..u64::from(piece.len) {
             if piece.kind == Kind::Mapped {
@@ -41,7 +41,7 @@ impl Checks {
             }
             let ok = match piece.kind {
                 Kind::Direct => true,
-                Kind::Mapped => oracle.excuses.may_map(at + i),
+                Kind::Mapped => oracle.excuses.may_map(at + i, now),
                 _ => oracle.excuses.was_bad(at + i),
             };
             if !ok {

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use dmremap_policyd::config::resolve::{DevNo, Disks};
-use dmremap_policyd::core::{Area, Device, Event, Policy};
+use dmremap_policyd::core::{Area, At, Device, Event, Policy, Span, Status};
 use dmremap_policyd::driver::reader::{self, Reader};
 use dmremap_policyd::driver::translate::failures;
 use dmremap_policyd::driver::writer::{self, Writer};
@@ -225,7 +225,11 @@ impl Daemon {
             Ev::Read => {
                 if let Some(job) = self.reading.pop_front() {
                     self.sys.lock().task = Task::Other;
+                    let spans = job.spans.clone();
                     let event = self.reader.work(job);
+                    if is_silence(&spans, &event) {
+                        self.sys.lock().found_silence();
+                    }
                     self.tell(event);
                 }
             }
@@ -304,6 +308,20 @@ impl Daemon {
         self.sys.lock().task = Task::Close;
         self.writer.close();
     }
+}
+
+/// Do places that are apart all fail? Those that show whether the disk answers do, those of a search are together.
+fn is_silence(spans: &[Span], event: &Event) -> bool {
+    const APART: u64 = 64;
+    let places: Vec<u64> = spans
+        .iter()
+        .filter_map(|span| match span.at {
+            At::Data(sector) => Some(sector.0),
+            At::Spare(_) => None,
+        })
+        .collect();
+    let all = matches!(event, Event::ReadDone { results, .. } if !results.contains(&Status::Ok));
+    all && places.iter().max() > places.iter().min().map(|first| first + APART).as_ref()
 }
 
 fn regions(geometry: &Geometry) -> Vec<(u64, Region)> {

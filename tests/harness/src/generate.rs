@@ -97,10 +97,11 @@ pub fn script(seed: u64) -> Script {
 impl Maker {
     fn steps(&mut self) -> Vec<Step> {
         let mut steps = vec![Step { after: 200_000, op: self.bad() }];
-        let crash = self.rng.range(40, 180) as usize;
+        let mut crash = Some(self.rng.range(40, 180) as usize);
         while steps.len() < STEPS {
             let after = self.pause();
-            let op = if steps.len() == crash { self.crash() } else { self.any() };
+            let due = crash.take_if(|at| steps.len() >= *at).is_some();
+            let op = if due { self.crash() } else { self.any() };
             match (self.flavour, self.rng.below(60)) {
                 (Flavour::Misdirected, 0) => self.unknown_commit(&mut steps),
                 (Flavour::Misdirected, 1) => {
@@ -113,6 +114,10 @@ impl Maker {
             let failing = matches!(op, Op::FailFlush { .. } | Op::Hiccup { .. });
             if matches!(op, Op::FailFlush { disk: Which::Spare, .. }) && self.rng.chance(80) {
                 self.under_a_commit(&mut steps, op);
+                continue;
+            }
+            if matches!(op, Op::Gone { disk: Which::Data, .. }) && self.rng.chance(80) {
+                self.in_a_search(&mut steps);
                 continue;
             }
             steps.push(Step { after, op });
@@ -138,6 +143,17 @@ impl Maker {
         for _ in 0..8 {
             steps.push(Step { after: self.rng.range(1, 100), op: Op::Flush });
         }
+    }
+
+    /// The disk is gone for a moment while the daemon looks for bad sectors among good ones.
+    fn in_a_search(&mut self, steps: &mut Vec<Step>) {
+        let bad = self.bad();
+        let Op::Bad { start, .. } = bad else { return };
+        let (block, after) = (self.config.block, self.rng.range(100, 3000));
+        let (start, len) = (start.saturating_sub(4 * block), 8 * block);
+        steps.push(Step { after: 1, op: bad });
+        steps.push(Step { after: 1, op: Op::Write { start, len, fua: false } });
+        steps.push(Step { after, op: Op::Gone { disk: Which::Data, ms: 1 } });
     }
 
     /// A commit that is cut off, so that one mirror has it perhaps, and that mirror cannot be read when the

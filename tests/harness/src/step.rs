@@ -51,6 +51,11 @@ impl Sys {
         }
     }
 
+    /// By chance every place where the daemon looked whether the disk answers was bad: a storm, to its eyes.
+    pub(crate) fn found_silence(&mut self) {
+        self.trouble(Trouble::Verdict, GRACE);
+    }
+
     /// The daemon is not there for a time.
     fn away(&mut self, ms: u64) {
         let us = ms * 1000;
@@ -141,7 +146,7 @@ impl Sys {
                 self.kernel_in(ms * 1000, Ev::Back(false));
                 self.trouble(Trouble::Gone, ms * 1000 + GRACE);
                 self.trouble(Trouble::Verdict, ms * 1000 + GRACE);
-                self.oracle.excuses.storm();
+                self.oracle.excuses.storm(self.next_storm);
             }
             Op::Kill { back_ms } => self.crash(Stop::Kill { back_ms }),
             Op::PowerCut { off_ms } => self.crash(Stop::Cut { off_ms }),

@@ -179,7 +179,7 @@ impl Sys {
             let (start, pieces) = (self.k.faults[f].start, self.k.faults[f].pieces.clone());
             for piece in &pieces {
                 self.set_piece(start, piece)?;
-                self.checks.installed(start, piece, &self.oracle);
+                self.checks.installed(start, piece, &self.oracle, self.now);
             }
         }
         let mut done = Vec::new();

@@ -45,7 +45,7 @@ pub struct Excuses {
     short_holds: bool,
     few_holds: bool,
     anything_unreadable: bool,
-    any_mapped: bool,
+    stormy_until: u64,
     /// When a PLACE failed, for a slot or for what was to stay where it is.
     failed_places: Vec<u64>,
 }
@@ -59,7 +59,7 @@ impl Excuses {
             short_holds: config.hold_ms.min(config.ready_ms) < 30_000,
             few_holds: config.max_held < 64,
             anything_unreadable: false,
-            any_mapped: false,
+            stormy_until: 0,
             failed_places: Vec::new(),
         }
     }
@@ -119,12 +119,12 @@ impl Excuses {
 
     /// A write that fails in one may find the disk sound elsewhere a moment later, and be mapped. A read is
     /// repeated then.
-    pub fn storm(&mut self) {
-        self.any_mapped = true;
+    pub fn storm(&mut self, until: u64) {
+        self.stormy_until = until;
     }
 
-    pub fn may_map(&self, sector: u64) -> bool {
-        self.any_mapped || self.was_bad(sector)
+    pub fn may_map(&self, sector: u64, now: u64) -> bool {
+        now <= self.stormy_until || self.was_bad(sector)
     }
 
     pub fn was_bad(&self, sector: u64) -> bool {
@@ -211,3 +211,6 @@ impl Excuses {
         if ok { Ok(()) } else { Err(why) }
     }
 }
+
+#[cfg(test)]
+mod tests;
