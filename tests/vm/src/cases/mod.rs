@@ -7,6 +7,7 @@ mod conformance;
 mod daemon;
 mod demo;
 mod disks;
+mod doorbell;
 mod flush_failures;
 mod flushes;
 mod fua_cuts;
@@ -40,6 +41,7 @@ const TABLES: &[&[Case]] = &[
     module::CASES,
     daemon::CASES,
     killed::CASES,
+    doorbell::CASES,
     no_daemon::CASES,
     partitions::CASES,
     pressure::CASES,
