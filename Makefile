@@ -106,7 +106,7 @@ COVERAGE = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 	-Cllvm-args=-sanitizer-coverage-trace-compares
 
-mutants: ## deliberate bugs, one by one: which of them the simulation catches, and how soon
+mutants: build ## deliberate bugs, one by one: what catches each, and how soon; MUTANTS, BASE, SEEDS
 	tests/mutants/run
 
 # The disks' plugin as the tests build it, with the same features.
