@@ -16,6 +16,7 @@ mod geometry;
 mod half_formatted;
 mod harness;
 mod killed;
+mod late_write;
 mod log_writes;
 mod module;
 mod no_daemon;
@@ -42,6 +43,7 @@ const TABLES: &[&[Case]] = &[
     daemon::CASES,
     killed::CASES,
     doorbell::CASES,
+    late_write::CASES,
     no_daemon::CASES,
     partitions::CASES,
     pressure::CASES,
