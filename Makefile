@@ -10,7 +10,8 @@ KERNEL ?= 6.12
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dm-remap
 SUDO = $(if $(filter 0,$(shell id -u)),,sudo)
 PACKAGES = binutils gcc libc6-dev make xz-utils zstd cpio kmod dmsetup e2fsprogs fio busybox-static qemu-system-x86 \
-	sparse libdevmapper-dev libclang-dev linux-image-amd64 linux-headers-amd64 linux-source-6.12 nbdkit nbdkit-plugin-dev
+	sparse libdevmapper-dev libclang-dev linux-image-amd64 linux-headers-amd64 linux-source-6.12 nbdkit nbdkit-plugin-dev \
+	xfsprogs btrfs-progs mdadm lvm2
 
 # The stock kernels that guests boot: the newest 6.1 and 6.12 that are installed here with headers.
 newest = $(shell ls -d /lib/modules/$(1).*-amd64/build 2>/dev/null | cut -d/ -f4 | grep -v -e -cloud- -e -rt- | \
@@ -21,7 +22,8 @@ MODULE = dm_remap_shim.ko
 # Each kernel's objects are in a directory of their own, so that they do not mix.
 KBUILD_DIR = target/kmod/$(KREL)
 
-.PHONY: help deps build kmod install lint checkpatch sparse quick-test sim model fuzz mutants stage test-vm demo vm-shell test clean
+.PHONY: help deps build kmod install lint checkpatch sparse quick-test sim model fuzz mutants stage test-vm soak demo \
+	vm-shell test clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -109,8 +111,14 @@ COVERAGE = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 mutants: build ## deliberate bugs, one by one: what catches each, and how soon; MUTANTS, BASE, SEEDS
 	tests/mutants/run
 
+# A tool of the guests that Debian has not.
+FSX = target/tools/bin/fsx
+$(FSX):
+	cargo install -q fsx --version 0.3.2 --locked --root target/tools --target-dir target/tools/build
+	rm -r target/tools/build
+
 # The disks' plugin as the tests build it, with the same features.
-stage: build ## install for each tested kernel into target/stage, where guests take it from
+stage: build $(FSX) ## install for each tested kernel into target/stage, where guests take it from
 	cargo build --examples
 	@set -e; for krel in $(KERNELS); do \
 		$(MAKE) --no-print-directory kmod KREL=$$krel >target/kmod-$$krel.log 2>&1 || \
@@ -121,6 +129,11 @@ stage: build ## install for each tested kernel into target/stage, where guests t
 
 test-vm: stage ## every case in a guest of each kernel, or CASE=name
 	target/release/vm run $(addprefix --case ,$(CASE))
+
+# A failed one is repeated, in the order of what was done, with the SEED that it has printed.
+MINUTES ?= 10
+soak: stage ## MINUTES=n, KERNEL=6.1 or 6.12: faults, kills, reloads, suspends and power cuts at random; SEED=n
+	target/release/vm soak --kernel $(KERNEL) --minutes $(MINUTES) $(addprefix --seed ,$(SEED))
 
 demo: deps stage ## the main job, for a person to watch: about half a minute after building
 	target/release/vm run --kernel $(KERNEL) --case demo.the-main-job

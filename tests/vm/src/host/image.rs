@@ -2,7 +2,7 @@
 //!
 //! It is built once for each content: the list of everything in it, with sizes and times, is its key.
 //! fio needs 60 MB of libraries that nothing else uses, and unpacking them takes seconds of each boot; so they are an
-//! archive of their own, on a disk that the guest unpacks when a case wants fio.
+//! archive of their own, with the other tools and modules that few cases want, on a disk that the guest unpacks for them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -21,7 +21,8 @@ use super::target_dir;
 const TOOLS: &[&str] =
     &["modprobe", "depmod", "dmsetup", "blockdev", "losetup", "mkfs.ext4", "e2fsck"];
 /// Programs in the second archive.
-const EXTRA: &[&str] = &["fio"];
+const EXTRA: &[&str] =
+    &["fio", "fsx", "mkfs.xfs", "xfs_repair", "mkfs.btrfs", "btrfs", "mdadm", "lvm"];
 /// Modules a case may load; what they need comes along.
 const MODULES: &[&str] = &[
     "dm-mod",
@@ -43,6 +44,8 @@ const MODULES: &[&str] = &[
     "configfs",
     "crc32c",
 ];
+/// Modules in the second archive.
+const EXTRA_MODULES: &[&str] = &["xfs", "btrfs"];
 const BINARY_DIRS: &[&str] = &["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
 enum Entry {
@@ -70,7 +73,7 @@ pub fn build(kernel: &Kernel) -> Result<Image> {
     plan.programs(TOOLS)?;
     plan.applets()?;
     plan.guest()?;
-    plan.modules(kernel)?;
+    plan.modules(kernel, MODULES)?;
     if stage.exists() {
         plan.tree(&stage, Path::new(""))?;
     }
@@ -79,6 +82,7 @@ pub fn build(kernel: &Kernel) -> Result<Image> {
 
     let mut extra = Plan(BTreeMap::new());
     extra.programs(EXTRA)?;
+    extra.modules(kernel, EXTRA_MODULES)?;
     extra.libraries()?;
     extra.0.retain(|at, _| !plan.0.contains_key(at));
     let extra = extra.archive(&target, &format!("extra-{}", kernel.release), |_| Ok(Vec::new()))?;
@@ -107,11 +111,11 @@ fn tool(command: &mut Command) -> Result<String> {
 }
 
 fn program(name: &str) -> Result<PathBuf> {
-    BINARY_DIRS
-        .iter()
-        .map(|dir| Path::new(dir).join(name))
+    let built = target_dir()?.join("tools/bin");
+    let dirs = BINARY_DIRS.iter().map(PathBuf::from).chain([built]);
+    dirs.map(|dir| dir.join(name))
         .find(|path| path.exists())
-        .with_context(|| format!("{name} is not installed: run `make deps`"))
+        .with_context(|| format!("{name} is not there: run `make deps stage`"))
 }
 
 /// `/bin/x` is `/usr/bin/x`, here as on any present Debian.
@@ -132,7 +136,12 @@ impl Plan {
     fn programs(&mut self, names: &[&str]) -> Result<()> {
         for name in names {
             let path = program(name)?;
-            self.add(&path, Entry::File(fs::canonicalize(&path)?));
+            let at = if path.starts_with(target_dir()?) {
+                &Path::new("usr/bin").join(name)
+            } else {
+                &path
+            };
+            self.add(at, Entry::File(fs::canonicalize(&path)?));
         }
         Ok(())
     }
@@ -164,12 +173,12 @@ impl Plan {
         Ok(())
     }
 
-    fn modules(&mut self, kernel: &Kernel) -> Result<()> {
+    fn modules(&mut self, kernel: &Kernel, names: &[&str]) -> Result<()> {
         let release = &kernel.release;
         let shown = tool(
             Command::new(program("modprobe")?)
                 .args(["--set-version", release, "--show-depends", "--all"])
-                .args(MODULES),
+                .args(names),
         )?;
         for line in shown.lines() {
             let Some(path) = line.strip_prefix("insmod ") else { continue };
