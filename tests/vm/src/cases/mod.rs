@@ -30,6 +30,7 @@ mod stopped;
 mod storm;
 mod superblocks;
 mod suspend;
+mod workloads;
 mod wrong_spare;
 
 use anyhow::{Context, Result};
@@ -66,6 +67,7 @@ const TABLES: &[&[Case]] = &[
     poison::CASES,
     geometry::CASES,
     storm::CASES,
+    workloads::CASES,
     demo::CASES,
     harness::CASES,
 ];

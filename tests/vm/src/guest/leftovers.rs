@@ -33,6 +33,7 @@ pub fn clear() -> Leftovers {
     left.extend(entries("/sys/class/block", |name, path| {
         name.starts_with("dm-")
             || name.starts_with("ram")
+            || name.starts_with("md")
             || name.starts_with("nullb")
             || (name.starts_with("loop") && path.join("loop/backing_file").exists())
     }));

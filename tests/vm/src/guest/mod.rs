@@ -4,6 +4,7 @@
 //! written with. Whatever a case sets up is a value that takes it down again when dropped; what is left behind
 //! all the same fails the case.
 
+pub mod churn;
 pub mod cmd;
 mod ctx;
 pub mod daemon;
@@ -16,6 +17,7 @@ pub mod journal;
 mod leftovers;
 pub mod load;
 pub mod module;
+pub mod md;
 pub mod owner;
 pub mod pattern;
 pub mod pliable;

@@ -1,7 +1,9 @@
 //! Steering a case's volatile disks from inside the guest.
 
+use std::ops::Range;
+
 use anyhow::{Context, Result, bail};
-use dmremap_disks::server::{Answer, CONTROL_SIZE, Command};
+use dmremap_disks::server::{Answer, CONTROL_SIZE, Command, Side};
 use dmremap_disks::volatile::Counters;
 
 use super::disk::SECTOR;
@@ -35,6 +37,11 @@ impl Steer {
             Answer::Counters(counters) => Ok(counters),
             other => bail!("counters were asked for, and the answer is {other:?}"),
         }
+    }
+
+    /// These sectors of it fail from now on, until somebody says otherwise.
+    pub fn bad(&self, index: u8, sectors: Range<u64>, side: Side) -> Result<()> {
+        self.ask(&Command::Bad { disk: name(index), sectors, side }).map(drop)
     }
 
     /// So many of its flushes fail from now on.
