@@ -1,6 +1,8 @@
 //! What a case is.
 
+use std::iter;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use crate::guest::Ctx;
 
@@ -40,10 +42,25 @@ pub enum Disk {
     Control,
 }
 
+/// How often a boot is repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repeat {
+    Times(usize),
+    /// For as long as this lasts; a boot that was begun is brought to its end.
+    For(Duration),
+}
+
 #[derive(Clone, Copy)]
 pub(crate) enum Phases {
     One(Body),
     Many(&'static [Phase]),
+    /// One boot again and again, then another. Whoever is in one of them knows by its number which: `2 * n` is the
+    /// repeated one after `n` of its kind, `2 * n + 1` the last.
+    Repeated {
+        each: Phase,
+        last: Phase,
+        repeat: Repeat,
+    },
 }
 
 /// A named test that runs in a guest.
@@ -77,6 +94,29 @@ impl Case {
         case
     }
 
+    /// A case of one boot repeated over the same disks, and of a last one.
+    #[must_use]
+    pub const fn repeated(
+        name: &'static str,
+        seconds: u64,
+        each: Phase,
+        last: Phase,
+        repeat: Repeat,
+    ) -> Case {
+        let mut case = Case::new(name, seconds, |_| Ok(()));
+        case.phases = Phases::Repeated { each, last, repeat };
+        case
+    }
+
+    /// Repeats what it repeats for so long.
+    #[must_use]
+    pub fn lasting(mut self, time: Duration) -> Case {
+        if let Phases::Repeated { repeat, .. } = &mut self.phases {
+            *repeat = Repeat::For(time);
+        }
+        self
+    }
+
     #[must_use]
     pub const fn disks(mut self, disks: &'static [Disk]) -> Case {
         self.disks = disks;
@@ -101,17 +141,65 @@ impl Case {
         self
     }
 
+    /// The phase of that number.
     #[must_use]
-    pub fn phases(&self) -> Vec<Phase> {
+    pub fn phase(&self, number: usize) -> Option<Phase> {
         match self.phases {
-            Phases::One(body) => vec![Phase { body, end: End::Off }],
-            Phases::Many(phases) => phases.to_vec(),
+            Phases::One(body) => (number == 0).then_some(Phase { body, end: End::Off }),
+            Phases::Many(phases) => phases.get(number).copied(),
+            Phases::Repeated { each, last, .. } => Some(if number % 2 == 0 { each } else { last }),
         }
+    }
+
+    /// The numbers of its phases, in order; of one that is repeated for a time, as many as the clock allows.
+    pub fn numbers(&self) -> impl Iterator<Item = usize> {
+        let start = Instant::now();
+        let again = move |boots| match self.phases {
+            Phases::One(_) | Phases::Many(_) => self.phase(boots).is_some(),
+            Phases::Repeated { repeat: Repeat::Times(times), .. } => boots < times,
+            Phases::Repeated { repeat: Repeat::For(time), .. } => start.elapsed() < time,
+        };
+        let (mut boots, mut over) = (0, false);
+        iter::from_fn(move || {
+            let repeated = matches!(self.phases, Phases::Repeated { .. });
+            let number = if repeated { 2 * boots } else { boots };
+            if !over && again(boots) {
+                boots += 1;
+                return Some(number);
+            }
+            let last = repeated && !over;
+            over = true;
+            last.then_some(number + 1)
+        })
     }
 
     /// Whether it can run in a boot that others use too.
     #[must_use]
     pub fn shares_boot(&self) -> bool {
         matches!(self.phases, Phases::One(_)) && self.disks.is_empty() && self.append.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BODY: Body = |_| Ok(());
+    const EACH: Phase = Phase { body: BODY, end: End::CutOnRequest };
+    const LAST: Phase = Phase { body: BODY, end: End::Off };
+
+    fn ends(case: &Case) -> Vec<(usize, Option<End>)> {
+        case.numbers().map(|number| (number, case.phase(number).map(|phase| phase.end))).collect()
+    }
+
+    #[test]
+    fn phases_are_numbered() {
+        const MANY: &[Phase] = &[EACH, LAST];
+        let (cut, off) = (Some(End::CutOnRequest), Some(End::Off));
+        assert_eq!(ends(&Case::new("a", 1, BODY)), [(0, off)]);
+        assert_eq!(ends(&Case::phased("a", 1, MANY)), [(0, cut), (1, off)]);
+        let twice = Case::repeated("a", 1, EACH, LAST, Repeat::Times(2));
+        assert_eq!(ends(&twice), [(0, cut), (2, cut), (5, off)]);
+        assert_eq!(ends(&twice.lasting(Duration::ZERO)), [(1, off)]);
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
@@ -44,6 +44,17 @@ enum Verb {
         #[arg(long)]
         seed: Option<u64>,
     },
+    /// Everything that can go wrong, for a time, one power cut after the other; a table of what that was at the end.
+    Soak {
+        #[arg(long, default_value = "6.12")]
+        kernel: String,
+        /// After so many the boot under way is the last but one.
+        #[arg(long)]
+        minutes: u64,
+        /// Replays the operations of an earlier run in their order.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// A shell in the guest; Ctrl-A X ends QEMU.
     Shell {
         #[arg(long, default_value = "6.12")]
@@ -61,6 +72,7 @@ fn main() -> ExitCode {
             Ok(true)
         }
         Verb::Run { kernel, cases, logs, seed, .. } => run(&kernel, &cases, logs, seed),
+        Verb::Soak { kernel, minutes, seed } => soak(&kernel, minutes, seed),
         Verb::Shell { kernel, disks } => shell(&kernel, &disks),
     };
     match done {
@@ -115,6 +127,17 @@ fn run(series: &str, names: &[String], logs: Option<PathBuf>, seed: Option<u64>)
     }
     println!("{} passed, {} failed", total.passed, total.failed);
     Ok(total.failed == 0 && total.passed > 0)
+}
+
+fn soak(series: &str, minutes: u64, seed: Option<u64>) -> Result<bool> {
+    let kernel = Kernel::newest(series)?;
+    let seed = seed.map_or_else(fresh_seed, Ok)?;
+    println!("seed {seed}");
+    let case = cases::soak::LONG.lasting(Duration::from_secs(minutes * 60));
+    let logs = target_dir()?.join("soak-logs");
+    let tally = Suite::new(&kernel, &logs, seed)?.run(&[case])?;
+    std::fs::remove_dir_all(sockets())?;
+    Ok(tally.failed == 0 && tally.passed > 0)
 }
 
 /// Each suite on a thread of its own, to its end, whatever becomes of the others.

@@ -26,6 +26,7 @@ mod power_cuts;
 mod pressure;
 mod reload;
 mod scattered;
+pub mod soak;
 mod stopped;
 mod storm;
 mod superblocks;
@@ -68,6 +69,7 @@ const TABLES: &[&[Case]] = &[
     geometry::CASES,
     storm::CASES,
     workloads::CASES,
+    soak::CASES,
     demo::CASES,
     harness::CASES,
 ];
@@ -79,7 +81,10 @@ pub fn all() -> impl Iterator<Item = Case> {
 
 /// The case of that name.
 pub fn find(name: &str) -> Result<Case> {
-    all().find(|case| case.name == name).with_context(|| format!("no case is called {name:?}"))
+    all()
+        .chain([soak::LONG])
+        .find(|case| case.name == name)
+        .with_context(|| format!("no case is called {name:?}"))
 }
 
 #[cfg(test)]

@@ -208,8 +208,7 @@ pub fn case_process(name: &str, phase: usize, seed: u64) -> Result<()> {
     let case = cases::find(name)?;
     let facts = fs::read_to_string(FACTS).unwrap_or_default();
     let mut ctx = Ctx::new(phase, seed, facts.lines().map(String::from).collect())?;
-    let phases = case.phases();
-    let body = phases.get(phase).context("the case has no such phase")?.body;
+    let body = case.phase(phase).context("the case has no such phase")?.body;
     let done = body(&mut ctx);
     let result = match &done {
         Ok(()) => "PASS".to_string(),

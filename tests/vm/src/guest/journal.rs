@@ -2,6 +2,7 @@
 //! less time than over the serial port. Each region of the disk is a sequence of its own.
 
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -29,8 +30,12 @@ pub struct Journal {
 impl Journal {
     /// The region must be unused.
     pub fn open(disk: &Path, region: u64) -> Result<Self> {
-        let next = region * REGION;
-        Ok(Self { disk: Disk::open(disk)?, next, end: next + REGION })
+        Self::in_sectors(disk, region * REGION..(region + 1) * REGION)
+    }
+
+    /// In unused sectors of the disk.
+    pub fn in_sectors(disk: &Path, sectors: Range<u64>) -> Result<Self> {
+        Ok(Self { disk: Disk::open(disk)?, next: sectors.start, end: sectors.end })
     }
 
     /// Begins on a sector of its own, so that no write touches what is there already.
@@ -47,10 +52,15 @@ impl Journal {
 
 /// The host's side: the lines of a region, by the disk's image.
 pub fn lines(image: &Path, region: u64) -> Result<Vec<String>> {
-    let mut bytes = vec![0; REGION as usize * SECTOR];
-    let at = region * REGION * SECTOR as u64;
+    lines_in(image, region * REGION..(region + 1) * REGION)
+}
+
+/// Those in sectors of the disk.
+pub fn lines_in(image: &Path, sectors: Range<u64>) -> Result<Vec<String>> {
+    let mut bytes = vec![0; (sectors.end - sectors.start) as usize * SECTOR];
     let file = File::open(image).with_context(|| image.display().to_string())?;
-    file.read_exact_at(&mut bytes, at).with_context(|| image.display().to_string())?;
+    file.read_exact_at(&mut bytes, sectors.start * SECTOR as u64)
+        .with_context(|| image.display().to_string())?;
     let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
     let text = std::str::from_utf8(&bytes[..end]).context("the journal")?;
     Ok(text.lines().filter(|line| !line.is_empty()).map(String::from).collect())

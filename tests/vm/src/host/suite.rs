@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::boot::Boot;
 use super::disks::Disks;
@@ -150,7 +150,8 @@ impl<'a> Suite<'a> {
     fn own_boots(&mut self, case: &Case) -> Result<(Vec<String>, bool)> {
         let disks = Disks::new(case, self.kernel)?;
         let (mut facts, mut verdict) = (Vec::new(), None);
-        for (number, phase) in case.phases().iter().enumerate() {
+        for (boots, number) in case.numbers().enumerate() {
+            let phase = case.phase(number).context("the case has no such phase")?;
             let mut boot = self.boot(&disks.drives, case.append)?;
             if boot.seen.broken.is_none() {
                 boot.run(case, number, phase.end, self.seed, &facts)?;
@@ -173,7 +174,7 @@ impl<'a> Suite<'a> {
                 reasons.extend(boot.seen.broken.take());
             }
             if let (Some(judge), true) = (case.judge, reasons.is_empty()) {
-                match judge(&disks.images, number + 1) {
+                match judge(&disks.images, boots + 1) {
                     Ok(line) => verdict = Some(line),
                     Err(why) => reasons.push(format!("{why:#}")),
                 }
