@@ -11,6 +11,7 @@ use nix::sys::stat::{major, minor};
 
 use crate::guest::churn::Churn;
 use crate::guest::fs::{Mount, fio};
+use crate::guest::served::policyd;
 use crate::guest::{Cmd, Ctx, run};
 
 /// How much is done.
@@ -47,6 +48,12 @@ copy_file_range = 1
 pub struct Work {
     churn: Churn,
     sums: Vec<(PathBuf, String)>,
+}
+
+/// What it has counted and done last, to tell its errors from the kernel's.
+fn daemons_word() -> String {
+    let status = policyd(&["status", "--json"]).and_then(Cmd::run);
+    status.unwrap_or_else(|error| format!("no daemon: {error}"))
 }
 
 fn sum(path: &Path) -> Result<String> {
@@ -105,8 +112,9 @@ impl Work {
             }
             churning.join().unwrap_or_else(|_| bail!("a worker panicked"))
         })
+        .and_then(|churn: Churn| churn.sync().map(|()| churn))
+        .with_context(daemons_word)
         .context("the work while the disk went bad")?;
-        churn.sync().context("the work while the disk went bad")?;
         let sums = [with_fio, with_fsx].map(|path| Ok((path.clone(), sum(&path)?)));
         Ok(Self { churn, sums: sums.into_iter().collect::<Result<_>>()? })
     }
