@@ -17,6 +17,7 @@ pub mod journal;
 mod leftovers;
 pub mod load;
 pub mod module;
+pub mod lvm;
 pub mod md;
 pub mod owner;
 pub mod pattern;
