@@ -23,7 +23,7 @@ MODULE = dm_remap_shim.ko
 KBUILD_DIR = target/kmod/$(KREL)
 
 .PHONY: help deps build kmod install lint checkpatch sparse quick-test sim model fuzz mutants stage test-vm soak demo \
-	vm-shell test clean
+	vm-shell test debug-kernel clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -146,6 +146,16 @@ test: ## all of it; says where the time went
 		begun=$$SECONDS; $(MAKE) --no-print-directory $$step || exit 1; \
 		times="$$times$$step $$((SECONDS - begun)) s, "; \
 	done; echo "time: $${times%, }"
+
+# Packages that only the debug kernel needs.
+DEBUG_PACKAGES = flex bison bc libelf-dev
+
+debug-kernel: deps ## build 6.12 with every checker, into $(CACHE)/debug-kernel; half an hour, once
+	@dpkg -s $(DEBUG_PACKAGES) >/dev/null 2>&1 || { \
+		$(SUDO) apt-get -q update && \
+		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends $(DEBUG_PACKAGES); \
+	}
+	@tests/debug/build-kernel $(CACHE)/debug-kernel target/debug-kernel
 
 clean: ## remove what was built
 	cargo clean
