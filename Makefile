@@ -21,9 +21,11 @@ KERNELS = $(call newest,6.1) $(call newest,6.12)
 MODULE = dm_remap_shim.ko
 # Each kernel's objects are in a directory of their own, so that they do not mix.
 KBUILD_DIR = target/kmod/$(KREL)
+# What modules for it are built with.
+KDIR = /lib/modules/$(KREL)/build
 
 .PHONY: help deps build kmod install lint checkpatch sparse quick-test sim model fuzz mutants stage test-vm soak demo \
-	vm-shell test debug-kernel clean
+	vm-shell test debug-kernel test-debug clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -47,7 +49,7 @@ kmod: ## KREL=<release>: build kmod/dm_remap_shim.ko for that kernel
 	@cp -r -u --preserve=timestamps protocol/include $(KBUILD_DIR)/protocol/
 	@rm -f kmod/$(MODULE)
 	@cp -r -u --preserve=timestamps kmod $(KBUILD_DIR)/
-	$(MAKE) -C /lib/modules/$(KREL)/build M=$(CURDIR)/$(KBUILD_DIR)/kmod $(KFLAGS) modules
+	$(MAKE) -C $(KDIR) M=$(CURDIR)/$(KBUILD_DIR)/kmod $(KFLAGS) modules
 	@cp $(KBUILD_DIR)/kmod/$(MODULE) kmod/
 
 install: ## KREL=<release>: module, daemon, configuration (never overwritten) and unit; DESTDIR, PREFIX
@@ -149,6 +151,7 @@ test: ## all of it; says where the time went
 
 # Packages that only the debug kernel needs.
 DEBUG_PACKAGES = flex bison bc libelf-dev
+DEBUG_KREL = $(shell cat target/debug-kernel/build/include/config/kernel.release)
 
 debug-kernel: deps ## build 6.12 with every checker, into $(CACHE)/debug-kernel; half an hour, once
 	@dpkg -s $(DEBUG_PACKAGES) >/dev/null 2>&1 || { \
@@ -156,6 +159,21 @@ debug-kernel: deps ## build 6.12 with every checker, into $(CACHE)/debug-kernel;
 		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends $(DEBUG_PACKAGES); \
 	}
 	@tests/debug/build-kernel $(CACHE)/debug-kernel target/debug-kernel
+
+# As `stage` does for stock kernels; and the modules that are for this kernel only.
+stage-debug: debug-kernel build
+	cargo build --examples
+	@$(MAKE) --no-print-directory kmod KREL=$(DEBUG_KREL) KDIR=$(CURDIR)/target/debug-kernel/build \
+		>target/kmod-debug.log 2>&1 || { cat target/kmod-debug.log; exit 1; }
+	@cp -r -u --preserve=timestamps tests/debug target/kmod/$(DEBUG_KREL)/
+	@$(MAKE) --no-print-directory -C target/debug-kernel/build M=$(CURDIR)/target/kmod/$(DEBUG_KREL)/debug modules \
+		>target/kmod-debug.log 2>&1 || { cat target/kmod-debug.log; exit 1; }
+	@rm -rf target/stage/$(DEBUG_KREL)
+	@$(MAKE) --no-print-directory -s install KREL=$(DEBUG_KREL) DESTDIR=$(CURDIR)/target/stage/$(DEBUG_KREL) PREFIX=/usr
+	@install -m 644 -t target/stage/$(DEBUG_KREL)/lib/modules/$(DEBUG_KREL)/updates target/kmod/$(DEBUG_KREL)/debug/*.ko
+
+test-debug: stage-debug ## every case on the debug kernel, judged by its checkers too, or CASE=name; hours
+	target/release/vm run --kernel debug $(addprefix --case ,$(CASE))
 
 clean: ## remove what was built
 	cargo clean

@@ -63,6 +63,15 @@ pub(crate) enum Phases {
     },
 }
 
+/// What a kernel was built for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// As Debian ships it.
+    Stock,
+    /// To see mistakes: slow, with checkers and fault injection.
+    Debug,
+}
+
 /// A named test that runs in a guest.
 #[derive(Clone, Copy)]
 pub struct Case {
@@ -75,6 +84,8 @@ pub struct Case {
     /// A negative control: it must fail, and the first reason must contain this text.
     pub must_fail: Option<&'static str>,
     pub judge: Option<Judge>,
+    /// The only kind of kernel that it runs on.
+    pub only: Option<Kind>,
     pub(crate) phases: Phases,
 }
 
@@ -83,7 +94,16 @@ impl Case {
     #[must_use]
     pub const fn new(name: &'static str, seconds: u64, body: Body) -> Case {
         let phases = Phases::One(body);
-        Case { name, seconds, disks: &[], append: "", must_fail: None, judge: None, phases }
+        Case {
+            name,
+            seconds,
+            disks: &[],
+            append: "",
+            must_fail: None,
+            judge: None,
+            only: None,
+            phases,
+        }
     }
 
     /// A case of several boots over the same disks.
@@ -139,6 +159,18 @@ impl Case {
     pub const fn must_fail(mut self, reason: &'static str) -> Case {
         self.must_fail = Some(reason);
         self
+    }
+
+    #[must_use]
+    pub const fn only(mut self, kind: Kind) -> Case {
+        self.only = Some(kind);
+        self
+    }
+
+    /// Whether it is one of a kernel's cases.
+    #[must_use]
+    pub fn fits(&self, kind: Kind) -> bool {
+        self.only.is_none_or(|only| only == kind)
     }
 
     /// The phase of that number.

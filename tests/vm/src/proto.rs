@@ -10,6 +10,10 @@ use std::fmt;
 pub const PORT: &str = "/dev/ttyS1";
 /// Word on the kernel command line that asks for a shell instead of the port.
 pub const SHELL: &str = "vm.shell";
+/// What stands there before the number that the guest's limits are multiplied by.
+pub const SLOWNESS: &str = "vm.slowness=";
+/// Word there that says that the kernel's own checkers are judged.
+pub const CHECKED: &str = "vm.checked";
 /// Serial number of the disk that holds the second archive of the guest's root.
 pub const EXTRA: &str = "extra";
 
@@ -37,6 +41,8 @@ pub enum Said {
     Cut,
     /// The last case left something that only another boot clears away.
     Dirty(String),
+    /// Something that is wrong with the boot as a whole.
+    Fault(String),
 }
 
 /// What the host orders.
@@ -70,6 +76,7 @@ impl fmt::Display for Said {
             Said::Note(text) => write!(f, "NOTE {}", flat(text)),
             Said::Cut => write!(f, "CUT"),
             Said::Dirty(why) => write!(f, "DIRTY {}", flat(why)),
+            Said::Fault(what) => write!(f, "FAULT {}", flat(what)),
         }
     }
 }
@@ -100,6 +107,7 @@ impl Said {
             "NOTE" => Said::Note(rest.into()),
             "CUT" if rest.is_empty() => Said::Cut,
             "DIRTY" => Said::Dirty(rest.into()),
+            "FAULT" => Said::Fault(rest.into()),
             "CASE" => {
                 let (case, rest) = word(rest);
                 let (how, rest) = word(rest);
@@ -166,6 +174,7 @@ mod tests {
             Said::Note(String::new()),
             Said::Cut,
             Said::Dirty("dm-0".into()),
+            Said::Fault("a leak".into()),
         ];
         for said in said {
             assert_eq!(Said::parse(&said.to_string()), Some(said));

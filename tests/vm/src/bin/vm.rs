@@ -1,4 +1,4 @@
-//! Runs cases in guests with stock kernels, or gives a person a shell in one.
+//! Runs cases in guests with stock kernels or the debug kernel, or gives a person a shell in one.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -28,7 +28,7 @@ struct Args {
 enum Verb {
     /// Run cases; the last line counts them, and the exit status tells the same.
     Run {
-        /// Kernel series, or "all".
+        /// Kernel series, "debug", or "all" for all stock ones.
         #[arg(long, default_value = "all")]
         kernel: String,
         /// Run only this case (may be given again).
@@ -92,7 +92,13 @@ fn run(series: &str, names: &[String], logs: Option<PathBuf>, seed: Option<u64>)
         names.iter().map(|name| cases::find(name)).collect::<Result<_>>()?
     };
     let all = if series == "all" { SERIES } else { &[series][..] };
-    let kernels = all.iter().map(|series| Kernel::newest(series)).collect::<Result<Vec<_>>>()?;
+    let kernels = all.iter().map(|series| Kernel::find(series)).collect::<Result<Vec<_>>>()?;
+    if let Some(case) = chosen
+        .iter()
+        .find(|case| !names.is_empty() && !kernels.iter().any(|kernel| case.fits(kernel.kind)))
+    {
+        bail!("{} is not for this kernel", case.name);
+    }
     let logs = logs.map_or_else(|| Ok(target_dir()?.join("vm-logs")), Ok::<_, anyhow::Error>)?;
     let seed = seed.map_or_else(fresh_seed, Ok)?;
     println!("seed {seed}");
@@ -157,7 +163,7 @@ fn fresh_seed() -> Result<u64> {
 }
 
 fn shell(series: &str, drives: &[String]) -> Result<bool> {
-    let kernel = Kernel::newest(series)?;
+    let kernel = Kernel::find(series)?;
     let image = image::build(&kernel)?;
     let machine = Machine { kernel: &kernel, image: &image, drives, append: "" };
     let status = machine.for_a_person().status().context("starting qemu-system-x86_64")?;

@@ -15,9 +15,11 @@ mod fuzz;
 mod geometry;
 mod half_formatted;
 mod harness;
+mod injected;
 mod killed;
 mod late_write;
 mod log_writes;
+mod mistakes;
 mod module;
 mod no_daemon;
 mod partitions;
@@ -71,7 +73,9 @@ const TABLES: &[&[Case]] = &[
     workloads::CASES,
     soak::CASES,
     demo::CASES,
+    injected::CASES,
     harness::CASES,
+    mistakes::CASES,
 ];
 
 /// Every case, in the order they run.

@@ -13,6 +13,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use crate::case::{Case, Disk as CaseDisk};
 use crate::guest::dm::{self, Device};
 use crate::guest::fs::{Mount, fsck};
+use crate::guest::kernel::scaled;
 use crate::guest::owner::Owner;
 use crate::guest::served::Served;
 use crate::guest::{Cmd, Ctx, Disk, LOGS, load, pattern, run};
@@ -144,7 +145,7 @@ impl Work {
                 if progress.now() != *before {
                     (*before, *since) = (progress.now(), Instant::now());
                 }
-                ensure!(since.elapsed() < limit, "no progress within {limit:?}");
+                ensure!(since.elapsed() < scaled(limit), "no progress within {limit:?}");
             }
             if last.elapsed() > Duration::from_secs(1) {
                 between()?;

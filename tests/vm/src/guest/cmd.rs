@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-/// A command to run; 60 seconds of guest time unless it says otherwise.
+/// A command to run; 60 seconds of a stock guest's time unless it says otherwise.
 pub struct Cmd {
     argv: Vec<String>,
     env: Vec<(String, String)>,
@@ -80,6 +80,7 @@ impl Cmd {
     /// Runs it to its end, good or bad; an error only if it cannot start or takes too long.
     pub fn end(self) -> Result<Ended> {
         let line = self.argv.join(" ");
+        let limit = super::kernel::scaled(self.limit);
         let mut child = Command::new(&self.argv[0])
             .args(&self.argv[1..])
             .envs(self.env)
@@ -95,12 +96,11 @@ impl Cmd {
         }
         let stdout = collect(child.stdout.take());
         let stderr = collect(child.stderr.take());
-        let (Ok(stdout), Ok(stderr)) =
-            (stdout.recv_timeout(self.limit), stderr.recv_timeout(self.limit))
+        let (Ok(stdout), Ok(stderr)) = (stdout.recv_timeout(limit), stderr.recv_timeout(limit))
         else {
             // It may end by itself between the two lines; then there is nothing to kill.
             let _ = child.kill();
-            bail!("`{line}`: not done within {:?}", self.limit);
+            bail!("`{line}`: not done within {limit:?}");
         };
         Ok(Ended { status: child.wait()?, stdout, stderr })
     }

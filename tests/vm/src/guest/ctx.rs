@@ -69,7 +69,7 @@ impl Ctx {
     /// Asks for the power cut and waits for it.
     pub fn cut(&mut self) -> Result<()> {
         self.ask_for_cut()?;
-        std::thread::sleep(Duration::from_secs(60));
+        std::thread::sleep(super::kernel::scaled(Duration::from_secs(60)));
         anyhow::bail!("the power was not cut")
     }
 

@@ -15,7 +15,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::ctx::Port;
-use super::{Ctx, LOGS, leftovers};
+use super::{Ctx, LOGS, checkers, kernel, leftovers};
 use crate::proto::{self, Order, SHELL, Said};
 use crate::{case::Case, cases};
 
@@ -64,6 +64,7 @@ fn set_up() -> Result<()> {
     fs::create_dir_all(LOGS)?;
     // Every hung task is reported, not only the first ten.
     fs::write("/proc/sys/kernel/hung_task_warnings", "-1")?;
+    checkers::set_up()?;
     super::run(&["ip", "link", "set", "lo", "up"])?;
     Ok(())
 }
@@ -89,7 +90,12 @@ fn serve() -> Result<()> {
                 facts.clear();
                 run(&mut port, &case, phase, seed)?;
             }
-            Order::Off => break,
+            Order::Off => {
+                for leak in checkers::leaks().unwrap_or_else(|error| vec![format!("{error:#}")]) {
+                    port.say(&Said::Fault(leak))?;
+                }
+                break;
+            }
         }
     }
     Ok(())
@@ -113,7 +119,10 @@ fn run(port: &mut Port, name: &str, phase: usize, seed: u64) -> Result<()> {
     let millis = u64::try_from(start.elapsed().as_millis())?;
 
     let mut error = ended.err().map(|error| format!("{error:#}"));
-    let left = leftovers::clear();
+    let mut left = leftovers::clear();
+    if let Err(why) = checkers::lockdep_works() {
+        left.stuck.push(format!("{why:#}"));
+    }
     if !left.stuck.is_empty() {
         port.say(&Said::Dirty(left.stuck.join(", ")))?;
     }
@@ -138,8 +147,7 @@ fn run_process(case: &Case, phase: usize, seed: u64) -> Result<()> {
         .process_group(0)
         .spawn()?;
     let group = Pid::from_raw(i32::try_from(child.id())?);
-    let limit = Duration::from_secs(case.seconds);
-    let status = wait(child, limit);
+    let status = wait(child, case.seconds);
     // Whatever the case has started and forgotten goes with it; there may be nothing.
     let _ = killpg(group, Signal::SIGKILL);
     let status = status?;
@@ -169,7 +177,7 @@ fn waiting() -> String {
     text
 }
 
-fn wait(child: Child, limit: Duration) -> Result<WaitStatus> {
+fn wait(child: Child, seconds: u64) -> Result<WaitStatus> {
     let pid = Pid::from_raw(i32::try_from(child.id())?);
     let start = Instant::now();
     loop {
@@ -177,9 +185,9 @@ fn wait(child: Child, limit: Duration) -> Result<WaitStatus> {
         if status != WaitStatus::StillAlive {
             return Ok(status);
         }
-        if start.elapsed() > limit {
+        if start.elapsed() > kernel::scaled(Duration::from_secs(seconds)) {
             fs::write(format!("{LOGS}/waiting.log"), waiting())?;
-            bail!("not done within {} s of guest time", limit.as_secs());
+            bail!("not done within {seconds} s of guest time, times {}", kernel::slowness());
         }
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -26,7 +26,7 @@ pub fn clear() -> Leftovers {
     let ended = processes();
     let mut left = ended.clone();
     let start = Instant::now();
-    while !left.is_empty() && start.elapsed() < GRACE {
+    while !left.is_empty() && start.elapsed() < super::kernel::scaled(GRACE) {
         std::thread::sleep(Duration::from_millis(10));
         left = processes();
     }

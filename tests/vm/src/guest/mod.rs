@@ -5,6 +5,7 @@
 //! all the same fails the case.
 
 pub mod churn;
+mod checkers;
 pub mod cmd;
 mod ctx;
 pub mod daemon;
@@ -13,7 +14,9 @@ pub mod disk;
 pub mod dm;
 pub mod fs;
 pub mod init;
+pub mod inject;
 pub mod journal;
+pub mod kernel;
 mod leftovers;
 pub mod load;
 pub mod module;
@@ -42,7 +45,7 @@ use anyhow::{Result, bail};
 /// Where logs of a case go; shown by the host when the case fails.
 pub const LOGS: &str = "/run/vm/logs";
 
-/// Waits until `true`, or fails saying what did not come within `limit` of guest time.
+/// Waits until `true`, or fails saying what did not come within `limit` of a stock guest's time.
 pub fn wait_until(
     what: &str,
     limit: Duration,
@@ -50,7 +53,7 @@ pub fn wait_until(
 ) -> Result<()> {
     let start = Instant::now();
     while !come()? {
-        if start.elapsed() > limit {
+        if start.elapsed() > kernel::scaled(limit) {
             bail!("{what}: not within {limit:?}");
         }
         std::thread::sleep(Duration::from_millis(10));

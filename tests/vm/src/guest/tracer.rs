@@ -94,7 +94,7 @@ impl Tracer {
 
     /// Returns when the daemon has been stopped at the point.
     pub fn wait(self, limit: Duration) -> Result<Tracer> {
-        match self.reached.recv_timeout(limit) {
+        match self.reached.recv_timeout(super::kernel::scaled(limit)) {
             Ok(()) => Ok(self),
             Err(RecvTimeoutError::Timeout) => bail!("the point was not reached within {limit:?}"),
             Err(RecvTimeoutError::Disconnected) => Err(self.failed()),

@@ -25,8 +25,8 @@ const CONSOLE: Duration = Duration::from_secs(20);
 /// One boot, whatever runs in it.
 const WHOLE: Duration = Duration::from_secs(45 * 60);
 
-/// How long a case may take by the host's clock. The guest's own limit comes first unless the guest is stuck
-/// or starved.
+/// How long a case may take by the host's clock, on a stock kernel. The guest's own limit comes first unless the guest
+/// is stuck or starved.
 fn host_limit(case: &Case) -> Duration {
     Duration::from_secs(60 + 4 * case.seconds)
 }
@@ -48,6 +48,8 @@ pub struct Boot {
     log: File,
     /// The kernel, for lines of the report.
     release: String,
+    /// What each limit is multiplied by.
+    slowness: u32,
     /// What it has shown so far.
     pub seen: Transcript,
 }
@@ -74,7 +76,8 @@ impl Boot {
         let start = Instant::now();
         let seen = Transcript::default();
         let release = machine.kernel.release.clone();
-        let mut boot = Boot { qemu, port, events, closed: 0, start, log, release, seen };
+        let slowness = machine.kernel.slowness();
+        let mut boot = Boot { qemu, port, events, closed: 0, start, log, release, slowness, seen };
         if !boot.until(UP, |seen| seen.release.is_some())? {
             boot.broken("the guest did not come up");
         } else if boot.seen.release.as_ref() != Some(&machine.kernel.release) {
@@ -92,7 +95,9 @@ impl Boot {
     /// Whether another case may run in it.
     #[must_use]
     pub fn usable(&self) -> bool {
-        self.seen.broken.is_none() && self.seen.dirty.is_none() && self.start.elapsed() < WHOLE
+        self.seen.broken.is_none()
+            && self.seen.dirty.is_none()
+            && self.start.elapsed() < WHOLE * self.slowness
     }
 
     /// Runs one phase of a case up to its end or to the cut.
@@ -119,7 +124,7 @@ impl Boot {
         };
         let limit = host_limit(case);
         if !self.until(limit, |seen| seen.answered(case.name) || cut(seen))? {
-            self.broken(&format!("nothing for {} s", limit.as_secs()));
+            self.broken(&format!("nothing for {} s", (limit * self.slowness).as_secs()));
         } else if cut(&self.seen) {
             self.kill()?;
         } else if !self.until(CONSOLE, |seen| seen.settled(case.name))? {
@@ -137,7 +142,7 @@ impl Boot {
     pub fn off(&mut self) -> Result<()> {
         if self.seen.broken.is_none() {
             self.order(&Order::Off);
-            let end = Instant::now() + DOWN;
+            let end = Instant::now() + DOWN * self.slowness;
             while self.closed < 2 && Instant::now() < end {
                 self.step(end)?;
             }
@@ -164,9 +169,10 @@ impl Boot {
         let _ = writeln!(self.port, "{order}");
     }
 
-    /// Takes what comes until `done`; false if the limit or the end of the guest comes first.
+    /// Takes what comes until `done`; false if the limit, on this kernel, or the end of the guest comes first.
     fn until(&mut self, limit: Duration, done: impl Fn(&Transcript) -> bool) -> Result<bool> {
-        let end = (Instant::now() + limit).min(self.start + WHOLE);
+        let now = Instant::now();
+        let end = (now + limit * self.slowness).min(self.start + WHOLE * self.slowness);
         while !done(&self.seen) {
             if self.closed > 0 || Instant::now() >= end {
                 return Ok(false);

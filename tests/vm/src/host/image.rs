@@ -16,6 +16,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::kernel::Kernel;
 use super::target_dir;
+use crate::case::Kind;
 
 /// Programs beside busybox, found in the usual directories.
 const TOOLS: &[&str] =
@@ -91,6 +92,9 @@ pub fn build(kernel: &Kernel) -> Result<Image> {
 
 /// The kernel proper, unpacked once; its time is that of the image it came from.
 fn unpacked(kernel: &Kernel, target: &Path) -> Result<PathBuf> {
+    if kernel.kind == Kind::Debug {
+        return Ok(kernel.image());
+    }
     let path = target.join("vm-images").join(format!("vmlinux-{}", kernel.release));
     let time = |path: &Path| fs::metadata(path).and_then(|meta| meta.modified());
     let packed = time(&kernel.image())?;
@@ -177,20 +181,25 @@ impl Plan {
         let release = &kernel.release;
         let shown = tool(
             Command::new(program("modprobe")?)
+                .arg("--dirname")
+                .arg(kernel.root())
                 .args(["--set-version", release, "--show-depends", "--all"])
                 .args(names),
         )?;
         for line in shown.lines() {
             let Some(path) = line.strip_prefix("insmod ") else { continue };
-            let path = path.split_whitespace().next().unwrap_or(path);
-            match path.strip_suffix(".xz") {
-                Some(plain) => self.add(plain, Entry::Packed(path.into())),
-                None => self.add(path, Entry::File(path.into())),
+            let path = Path::new(path.split_whitespace().next().unwrap_or(path));
+            let at = path.strip_prefix(kernel.root())?;
+            match path.extension() {
+                Some(xz) if xz == "xz" => {
+                    self.add(at.with_extension(""), Entry::Packed(path.into()))
+                }
+                _ => self.add(at, Entry::File(path.into())),
             }
         }
         for name in ["modules.builtin", "modules.builtin.modinfo", "modules.order"] {
-            let path = Path::new("/lib/modules").join(release).join(name);
-            self.add(&path, Entry::File(path.clone()));
+            let at = Path::new("lib/modules").join(release).join(name);
+            self.add(&at, Entry::File(kernel.root().join(&at)));
         }
         Ok(())
     }

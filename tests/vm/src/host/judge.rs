@@ -26,6 +26,12 @@ const FAULTS: &[&str] = &[
     "possible irq lock inversion",
     "inconsistent lock state",
     "suspicious RCU usage",
+    "trying to register non-static key",
+    "turning off the locking correctness validator",
+    "Disabling lock debugging",
+    "ODEBUG:",
+    "suspected memory leaks",
+    "Kernel memory leak detector disabled",
     "bad unlock balance",
     "refcount_t:",
     "list_add corruption",
@@ -102,7 +108,7 @@ impl Transcript {
             };
             self.emulator_failed |= place.is_empty() && line.contains(EMULATOR);
             if place.len() < REASONS {
-                place.push(format!("kernel: {}", line.trim()));
+                place.push(line.trim().into());
             }
         } else if line.contains("---[ end trace") {
             self.reported = true;
@@ -123,6 +129,7 @@ impl Transcript {
             Some(Said::Note(_)) => {}
             Some(Said::Cut) => self.cut_requested = true,
             Some(Said::Dirty(why)) => self.dirty = Some(why),
+            Some(Said::Fault(what)) => self.stray.push(what),
             None => self.stray.push(format!("a line nobody says on the port: {line:?}")),
         }
     }
@@ -145,7 +152,7 @@ impl Transcript {
         let Some(seen) = self.cases.get(case) else {
             return vec![self.never_started()];
         };
-        let mut reasons = seen.console.clone();
+        let mut reasons = Vec::from_iter(reason(&seen.console));
         match &seen.result {
             Some(Ok(())) => {}
             Some(Err(why)) => reasons.push(why.clone()),
@@ -172,10 +179,10 @@ impl Transcript {
         let mut reasons = Vec::new();
         match self.cases.get(case) {
             Some(Seen { console, result: None, started: true, .. }) => {
-                reasons.extend(console.clone());
+                reasons.extend(reason(console));
             }
             Some(Seen { console, result: Some(Err(why)), .. }) => {
-                reasons.extend(console.clone());
+                reasons.extend(reason(console));
                 reasons.push(why.clone());
             }
             Some(Seen { result: Some(Ok(())), .. }) => {
@@ -191,6 +198,11 @@ impl Transcript {
     pub fn strays(&self) -> &[String] {
         &self.stray
     }
+}
+
+/// The lines of the kernel's reports, as one reason: the telling line is not always the first.
+fn reason(console: &[String]) -> Option<String> {
+    (!console.is_empty()).then(|| format!("kernel: {}", console.join(" / ")))
 }
 
 /// What a negative control makes of the reasons: it passes if the first holds the text it must fail with.

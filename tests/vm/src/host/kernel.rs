@@ -1,4 +1,4 @@
-//! The stock kernels installed on this machine.
+//! The kernels that guests boot: stock ones installed on this machine, and the debug kernel that was built here.
 
 use std::fs;
 use std::io::Write;
@@ -7,16 +7,40 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-/// A kernel package that is installed here.
+use super::target_dir;
+use crate::case::Kind;
+use crate::proto::{CHECKED, SLOWNESS};
+
+/// How many times longer everything may take on the debug kernel: it was seen to need five times the time of a stock
+/// one. The only such number: every limit of host and guest is multiplied by [`Kernel::slowness`].
+const DEBUG_SLOWNESS: u32 = 6;
+
+/// A kernel to boot.
 #[derive(Debug, Clone)]
 pub struct Kernel {
     /// What `uname -r` says in the guest.
     pub release: String,
+    pub kind: Kind,
+    /// `lib/modules` is in it.
+    root: PathBuf,
 }
 
 impl Kernel {
-    /// The newest Debian kernel for ordinary machines of a series such as `6.12`.
-    pub fn newest(series: &str) -> Result<Kernel> {
+    /// `debug`, or the newest stock kernel of a series such as `6.12`.
+    pub fn find(name: &str) -> Result<Kernel> {
+        if name == "debug" { Kernel::debug() } else { Kernel::newest(name) }
+    }
+
+    /// What `make debug-kernel` has linked.
+    fn debug() -> Result<Kernel> {
+        let root = target_dir()?.join("debug-kernel");
+        let release = fs::read_to_string(root.join("build/include/config/kernel.release"))
+            .context("no debug kernel: run `make debug-kernel`")?;
+        Ok(Kernel { release: release.trim().into(), kind: Kind::Debug, root })
+    }
+
+    /// The newest Debian kernel for ordinary machines of a series.
+    fn newest(series: &str) -> Result<Kernel> {
         let names = fs::read_dir("/boot")?.flatten();
         let releases = names.filter_map(|entry| {
             entry.file_name().to_str()?.strip_prefix("vmlinuz-").map(String::from)
@@ -24,13 +48,58 @@ impl Kernel {
         releases
             .filter(|release| fits(release, series))
             .max_by_key(|release| numbers(release))
-            .map(|release| Kernel { release })
+            .map(|release| Kernel { release, kind: Kind::Stock, root: "/".into() })
             .with_context(|| format!("no stock {series} kernel in /boot: run `make deps`"))
     }
 
+    /// What every limit is multiplied by.
+    #[must_use]
+    pub fn slowness(&self) -> u32 {
+        match self.kind {
+            Kind::Stock => 1,
+            Kind::Debug => DEBUG_SLOWNESS,
+        }
+    }
+
+    /// Its own words on the kernel's command line, for the guest and for what the kernel itself watches.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let slowness = self.slowness();
+        match self.kind {
+            Kind::Stock => String::new(),
+            // A report of KASAN must not silence the next. The kernel's own limits are 21 and 30 seconds.
+            Kind::Debug => format!(
+                "{SLOWNESS}{slowness} {CHECKED} kasan_multi_shot rcupdate.rcu_cpu_stall_timeout={} \
+                workqueue.watchdog_thresh={}",
+                21 * slowness,
+                30 * slowness
+            ),
+        }
+    }
+
+    /// The emulated machine. On QEMU's usual one a debug kernel spends a minute of each boot in a loop of ACPI's about
+    /// interrupts; the other has none there.
+    #[must_use]
+    pub fn machine(&self) -> &'static str {
+        match self.kind {
+            Kind::Stock => "pc",
+            Kind::Debug => "q35",
+        }
+    }
+
+    /// Where `lib/modules` is.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The image to boot: packed if stock.
     #[must_use]
     pub fn image(&self) -> PathBuf {
-        format!("/boot/vmlinuz-{}", self.release).into()
+        match self.kind {
+            Kind::Stock => format!("/boot/vmlinuz-{}", self.release).into(),
+            Kind::Debug => self.root.join("build/vmlinux"),
+        }
     }
 
     /// What is packed in the image, written to `to`: the kernel proper, which has an entry of its own for virtual

@@ -46,6 +46,7 @@ impl Machine<'_> {
         let mut command = Command::new("qemu-system-x86_64");
         command
             .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024"])
+            .args(["-machine", self.kernel.machine()])
             .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
             .args(["-device", "virtio-rng-pci", "-monitor", "none"])
             .arg("-kernel")
@@ -53,7 +54,7 @@ impl Machine<'_> {
             .arg("-initrd")
             .arg(&self.image.initramfs)
             .arg("-append")
-            .arg(format!("{KERNEL} {append}"));
+            .arg(format!("{KERNEL} {} {append}", self.kernel.words()));
         for (index, drive) in self.drives.iter().enumerate() {
             add_disk(&mut command, drive, &format!("disk{index}"), "cache=writeback");
         }

@@ -45,8 +45,10 @@ impl<'a> Suite<'a> {
         Ok(Self { kernel, image, logs, seed, tally: Tally::default(), again: 0 })
     }
 
-    /// Runs the cases, a line for each, and one for all.
+    /// Runs those of the cases that are for this kernel, a line for each, and one for all.
     pub fn run(mut self, cases: &[Case]) -> Result<Tally> {
+        let kind = self.kernel.kind;
+        let cases: Vec<Case> = cases.iter().copied().filter(|case| case.fits(kind)).collect();
         let begun = Instant::now();
         let shared: Vec<Case> = cases.iter().copied().filter(Case::shares_boot).collect();
         let mut left = &shared[..];

@@ -156,3 +156,19 @@ fn a_clock_that_was_measured_wrong_is_noticed() {
         format!("C [    0.02] tsc: PIT calibration deviates from HPET: 195046 2594723\n{GOOD}");
     assert!(transcript(&warned).wrong_clock);
 }
+
+#[test]
+fn a_report_of_many_lines_is_one_reason() {
+    let report = "C ------------[ cut here ]------------\nC ODEBUG: free active (active state 0)\nC WARNING: CPU: 0 PID: 9\n";
+    let bad = GOOD.replace("C [    2.1] null_blk: module loaded\n", report);
+    let why = verdict(&bad);
+    assert!(why.len() == 1 && why[0].contains("ODEBUG: free active"), "{why:?}");
+    assert!(expect(Some("ODEBUG: free active"), why).is_empty());
+}
+
+#[test]
+fn what_the_guest_finds_at_its_end_counts_against_the_boot() {
+    let bad = format!("{GOOD}P FAULT a leak: unreferenced object\n");
+    assert_eq!(verdict(&bad), Vec::<String>::new());
+    assert_eq!(transcript(&bad).strays(), ["a leak: unreferenced object"]);
+}

@@ -1,0 +1,92 @@
+//! The kernel's own checkers, where it has them: they must be at work to the end, and find nothing. What they report by
+//! themselves is in the kernel's log, which the host judges; the rest is asked for here.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::kernel::checked;
+
+const KMEMLEAK: &str = "/sys/kernel/debug/kmemleak";
+const LOCKDEP: &str = "/proc/lockdep_stats";
+/// kmemleak says nothing of younger objects.
+const MIN_AGE: Duration = Duration::from_secs(6);
+/// Where the kernel puts the code of modules.
+const MODULES: &str = "0xffffffffc";
+
+/// Fails where lockdep has stopped, which it does with its first report: no case after it proves anything.
+pub fn lockdep_works() -> Result<()> {
+    if !checked() {
+        return Ok(());
+    }
+    let stats = fs::read_to_string(LOCKDEP).context(LOCKDEP)?;
+    let line = stats.lines().find_map(|line| line.trim().strip_prefix("debug_locks:"));
+    ensure!(line.context("lockdep says nothing")?.trim() == "1", "lockdep is off");
+    Ok(())
+}
+
+/// What nothing points to, and was allocated in a module's name; each in a line. Other modules count too: once they
+/// are gone, nobody knows whose frames those were.
+pub fn leaks() -> Result<Vec<String>> {
+    if !checked() {
+        return Ok(Vec::new());
+    }
+    std::thread::sleep(MIN_AGE);
+    // The first only notes sums of what it finds, in case they are in use and changing.
+    for _ in 0..2 {
+        fs::write(KMEMLEAK, "scan").context("kmemleak does not scan")?;
+    }
+    Ok(of_modules(&fs::read_to_string(KMEMLEAK).context(KMEMLEAK)?))
+}
+
+/// What takes longer here must not count as hung.
+pub fn set_up() -> Result<()> {
+    if !checked() {
+        return Ok(());
+    }
+    let limit = "/proc/sys/kernel/hung_task_timeout_secs";
+    let seconds: u32 = fs::read_to_string(limit).context(limit)?.trim().parse()?;
+    fs::write(limit, (seconds * super::kernel::slowness()).to_string()).context(limit)
+}
+
+fn of_modules(report: &str) -> Vec<String> {
+    let mut found: Vec<Vec<&str>> = Vec::new();
+    for line in report.lines() {
+        if line.starts_with("unreferenced object") {
+            found.push(Vec::new());
+        }
+        if let Some(last) = found.last_mut() {
+            last.push(line.trim());
+        }
+    }
+    let named = |line: &str| line.ends_with(']') && line.contains(" [");
+    let of_module = |lines: &Vec<&str>| {
+        let mut frames = lines.iter().skip_while(|line| !line.starts_with("backtrace")).copied();
+        frames.any(|line| named(line) || line.starts_with(MODULES))
+    };
+    found
+        .into_iter()
+        .filter(of_module)
+        .map(|lines| format!("a leak: {}", lines.join(" / ")))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CORE: &str = "unreferenced object 0xffff888004c55000 (size 8):\n  comm \"init\", pid 1, jiffies 4294667296\n  \
+        hex dump (first 8 bytes):\n    01 00 00 00 00 00 00 00  [.......]\n  backtrace (crc 0):\n    \
+        kmalloc_trace+0x1f/0x30\n    do_one_initcall+0x40/0x1d0\n";
+
+    #[test]
+    fn only_what_modules_allocated_counts() {
+        let ours = CORE.replace("do_one_initcall+0x40/0x1d0", "dmr_ctr+0x1/0x2 [dm_remap_shim]");
+        let gone = CORE.replace("do_one_initcall+0x40/0x1d0", "0xffffffffc0123456");
+        assert!(of_modules(CORE).is_empty());
+        let found = of_modules(&format!("{CORE}{ours}{CORE}{gone}"));
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].contains("dmr_ctr") && !found[0].contains("do_one_initcall"));
+    }
+}
