@@ -18,6 +18,7 @@ mod harness;
 mod injected;
 mod killed;
 mod late_write;
+mod kunit;
 mod log_writes;
 mod mistakes;
 mod module;
@@ -74,6 +75,7 @@ const TABLES: &[&[Case]] = &[
     soak::CASES,
     demo::CASES,
     injected::CASES,
+    kunit::CASES,
     harness::CASES,
     mistakes::CASES,
 ];

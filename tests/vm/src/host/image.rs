@@ -47,6 +47,8 @@ const MODULES: &[&str] = &[
 ];
 /// Modules in the second archive.
 const EXTRA_MODULES: &[&str] = &["xfs", "btrfs"];
+/// Those that only the debug kernel has.
+const DEBUG_MODULES: &[&str] = &["kunit"];
 const BINARY_DIRS: &[&str] = &["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
 enum Entry {
@@ -75,6 +77,9 @@ pub fn build(kernel: &Kernel) -> Result<Image> {
     plan.applets()?;
     plan.guest()?;
     plan.modules(kernel, MODULES)?;
+    if kernel.kind == Kind::Debug {
+        plan.modules(kernel, DEBUG_MODULES)?;
+    }
     if stage.exists() {
         plan.tree(&stage, Path::new(""))?;
     }
