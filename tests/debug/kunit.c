@@ -7,9 +7,7 @@
 
 static void free_table(void *data)
 {
-	struct dmr_instance *inst = data;
-
-	mtree_destroy(&inst->table);
+	dmr_table_clear(data);
 }
 
 struct dmr_instance *dmr_test_instance(struct kunit *test, bool ready)

@@ -169,12 +169,57 @@ static void random_changes(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, mt_in_rcu(&inst->table));
 }
 
+/*
+ * Kernels free a wrong address when a tree in RCU mode ends whose root has as many children as it
+ * has room for: the end of the root's description is cleared, which is the last child then.
+ */
+static void tables_of_every_size_end(struct kunit *test)
+{
+	u32 size, i;
+
+	for (size = 1; size < 160; size++) {
+		struct dmr_instance *inst = dmr_test_instance(test, false);
+
+		for (i = 0; i < size; i++) {
+			struct dm_remap_extent e = { .start = 2 * i, .len = 1, .slot = 8 * i,
+						     .kind = DM_REMAP_MAPPED };
+
+			KUNIT_ASSERT_EQ(test, 0, dmr_table_set(inst, &e));
+		}
+		dmr_table_clear(inst);
+		rcu_barrier();
+	}
+}
+
+/* The same for a branch that one store takes away. */
+static void a_store_over_many_extents(struct kunit *test)
+{
+	u32 from, i;
+
+	for (from = 0; from < 32; from += 4) {
+		struct dmr_instance *inst = dmr_test_instance(test, true);
+		struct dm_remap_extent e = { .start = 2 * from, .len = 2048 - 2 * from };
+
+		for (i = 0; i < 1024; i++) {
+			struct dm_remap_extent one = { .start = 2 * i, .len = 1, .slot = 8 * i,
+						       .kind = DM_REMAP_MAPPED };
+
+			KUNIT_ASSERT_EQ(test, 0, dmr_table_set(inst, &one));
+		}
+		KUNIT_ASSERT_EQ(test, 0, dmr_table_set(inst, &e));
+		KUNIT_EXPECT_EQ(test, from, inst->extents);
+		rcu_barrier();
+	}
+}
+
 static struct kunit_case table_cases[] = {
 	KUNIT_CASE(empty_is_direct),
 	KUNIT_CASE(a_lookup_ends_at_an_edge),
 	KUNIT_CASE(slots_far_below_and_above),
 	KUNIT_CASE(direct_cuts_and_counts),
 	KUNIT_CASE(random_changes),
+	KUNIT_CASE(tables_of_every_size_end),
+	KUNIT_CASE(a_store_over_many_extents),
 	{}
 };
 

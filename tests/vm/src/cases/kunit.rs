@@ -19,6 +19,8 @@ const TESTS: &[&str] = &[
     "ok 3 slots_far_below_and_above",
     "ok 4 direct_cuts_and_counts",
     "ok 5 random_changes",
+    "ok 6 tables_of_every_size_end",
+    "ok 7 a_store_over_many_extents",
     "ok 1 dm_remap_table",
     "ok 1 the_bound_on_bios",
     "ok 2 the_bound_on_sectors",
