@@ -41,8 +41,11 @@ deps: ## install the Debian packages that are missing
 			--allow-downgrades $(PACKAGES) qemu-utils=$$qemu $$image $${image/image/headers}; \
 	}
 
+# What the guests, the simulation and the host need of the workspace; built together, so that nothing is built twice.
+TOOLS = --workspace --exclude dmremap-model --exclude dmremap-fuzz --exclude dmremap-kmod-host
+
 build: ## the daemon and the tools
-	cargo build --release --workspace --exclude dmremap-model
+	cargo build --release $(TOOLS)
 
 kmod: ## KREL=<release>: build kmod/dm_remap_shim.ko for that kernel
 	@mkdir -p $(KBUILD_DIR)/protocol
@@ -88,7 +91,7 @@ quick-test: ## what needs no guest
 # So many seeds from BASE on, which is a fresh one unless it is given; SEED=n plays one with a trace.
 SEEDS ?= 20000
 sim: ## the daemon's own code over simulated disks, kernel and clock; SEEDS=n, SEED=n, BASE=n
-	cargo build --release --bin sim
+	cargo build --release $(TOOLS) --bin sim
 	target/release/sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) $(addprefix --base ,$(BASE)) --complete)
 
 # NAME: one scenario; BUG: with a deliberate bug, and the way to what that breaks.
@@ -120,7 +123,7 @@ $(FSX):
 	rm -r target/tools/build
 
 # The disks' plugin as the tests build it, with the same features.
-stage: build $(FSX) ## install for each tested kernel into target/stage, where guests take it from
+stage: build ## install for each tested kernel into target/stage, where guests take it from
 	cargo build --examples
 	@set -e; for krel in $(KERNELS); do \
 		$(MAKE) --no-print-directory kmod KREL=$$krel >target/kmod-$$krel.log 2>&1 || \
@@ -129,18 +132,18 @@ stage: build $(FSX) ## install for each tested kernel into target/stage, where g
 		$(MAKE) --no-print-directory -s install KREL=$$krel DESTDIR=$(CURDIR)/target/stage/$$krel PREFIX=/usr; \
 	done
 
-test-vm: stage ## every case in a guest of each kernel, or CASE=name
+test-vm: stage $(FSX) ## every case in a guest of each kernel, or CASE=name
 	target/release/vm run $(addprefix --case ,$(CASE))
 
 # A failed one is repeated, in the order of what was done, with the SEED that it has printed.
 MINUTES ?= 10
-soak: stage ## MINUTES=n, KERNEL=6.1 or 6.12: faults, kills, reloads, suspends and power cuts at random; SEED=n
+soak: stage $(FSX) ## MINUTES=n, KERNEL=6.1 or 6.12: faults, kills, reloads, suspends and power cuts at random; SEED=n
 	target/release/vm soak --kernel $(KERNEL) --minutes $(MINUTES) $(addprefix --seed ,$(SEED))
 
 demo: deps stage ## the main job, for a person to watch: about half a minute after building
 	target/release/vm run --kernel $(KERNEL) --case demo.the-main-job
 
-vm-shell: stage ## a shell in the same guest; KERNEL=6.1 or 6.12
+vm-shell: stage $(FSX) ## a shell in the same guest; KERNEL=6.1 or 6.12
 	target/release/vm shell --kernel $(KERNEL)
 
 test: ## all of it; says where the time went
@@ -172,7 +175,7 @@ stage-debug: debug-kernel build
 	@$(MAKE) --no-print-directory -s install KREL=$(DEBUG_KREL) DESTDIR=$(CURDIR)/target/stage/$(DEBUG_KREL) PREFIX=/usr
 	@install -m 644 -t target/stage/$(DEBUG_KREL)/lib/modules/$(DEBUG_KREL)/updates target/kmod/$(DEBUG_KREL)/debug/*.ko
 
-test-debug: stage-debug ## every case on the debug kernel, judged by its checkers too, or CASE=name; hours
+test-debug: stage-debug $(FSX) ## every case on the debug kernel, judged by its checkers too, or CASE=name; hours
 	target/release/vm run --kernel debug $(addprefix --case ,$(CASE))
 
 clean: ## remove what was built

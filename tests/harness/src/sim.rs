@@ -5,7 +5,7 @@ use dmremap_policyd::metadata::Error;
 use crate::cover::Cover;
 use crate::daemon::{Daemon, Handle, identity};
 use crate::disk::{Disk, Image};
-use crate::kernel::{IoKind, Kernel, RIVAL};
+use crate::kernel::{IoKind, RIVAL};
 use crate::oracle::Trouble;
 use crate::script::{Script, Which};
 use crate::sys::{Ev, Next, Stop, Sys};

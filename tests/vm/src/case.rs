@@ -86,6 +86,8 @@ pub struct Case {
     pub judge: Option<Judge>,
     /// The only kind of kernel that it runs on.
     pub only: Option<Kind>,
+    /// Needs no program of the second archive.
+    pub bare: bool,
     pub(crate) phases: Phases,
 }
 
@@ -102,6 +104,7 @@ impl Case {
             must_fail: None,
             judge: None,
             only: None,
+            bare: false,
             phases,
         }
     }
@@ -164,6 +167,12 @@ impl Case {
     #[must_use]
     pub const fn only(mut self, kind: Kind) -> Case {
         self.only = Some(kind);
+        self
+    }
+
+    #[must_use]
+    pub const fn bare(mut self) -> Case {
+        self.bare = true;
         self
     }
 

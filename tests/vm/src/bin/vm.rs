@@ -104,8 +104,9 @@ fn run(series: &str, names: &[String], logs: Option<PathBuf>, seed: Option<u64>)
     println!("seed {seed}");
 
     // All images are there before the first guest: building one takes both processors.
-    let suites =
-        kernels.iter().map(|kernel| Suite::new(kernel, &logs, seed)).collect::<Result<Vec<_>>>()?;
+    let bare = chosen.iter().all(|case| case.bare);
+    let suites = kernels.iter().map(|kernel| Suite::new(kernel, &logs, seed, bare));
+    let suites = suites.collect::<Result<Vec<_>>>()?;
     // A guest keeps one processor busy. Who asks for a case wants it undisturbed.
     let together = names.is_empty() && thread::available_parallelism()?.get() >= suites.len();
     let tallies = if together {
@@ -141,7 +142,7 @@ fn soak(series: &str, minutes: u64, seed: Option<u64>) -> Result<bool> {
     println!("seed {seed}");
     let case = cases::soak::LONG.lasting(Duration::from_secs(minutes * 60));
     let logs = target_dir()?.join("soak-logs");
-    let tally = Suite::new(&kernel, &logs, seed)?.run(&[case])?;
+    let tally = Suite::new(&kernel, &logs, seed, case.bare)?.run(&[case])?;
     std::fs::remove_dir_all(sockets())?;
     Ok(tally.failed == 0 && tally.passed > 0)
 }
@@ -164,7 +165,7 @@ fn fresh_seed() -> Result<u64> {
 
 fn shell(series: &str, drives: &[String]) -> Result<bool> {
     let kernel = Kernel::find(series)?;
-    let image = image::build(&kernel)?;
+    let image = image::build(&kernel, false)?;
     let machine = Machine { kernel: &kernel, image: &image, drives, append: "" };
     let status = machine.for_a_person().status().context("starting qemu-system-x86_64")?;
     Ok(status.success())

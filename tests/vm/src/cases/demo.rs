@@ -17,7 +17,8 @@ use crate::guest::served::{self, NAME, Served, policyd};
 use crate::guest::{self, Cmd, Ctx};
 
 pub const CASES: &[Case] = &[Case::phased("demo.the-main-job", 240, PHASES)
-    .disks(&[Disk::Volatile { mib: 96 }, Disk::Volatile { mib: 32 }])];
+    .disks(&[Disk::Volatile { mib: 96 }, Disk::Volatile { mib: 32 }])
+    .bare()];
 
 const PHASES: &[Phase] = &[
     Phase { body: until_the_cut, end: End::CutOnRequest },

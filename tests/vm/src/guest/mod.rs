@@ -4,8 +4,8 @@
 //! written with. Whatever a case sets up is a value that takes it down again when dropped; what is left behind
 //! all the same fails the case.
 
-pub mod churn;
 mod checkers;
+pub mod churn;
 pub mod cmd;
 mod ctx;
 pub mod daemon;
@@ -19,9 +19,9 @@ pub mod journal;
 pub mod kernel;
 mod leftovers;
 pub mod load;
-pub mod module;
 pub mod lvm;
 pub mod md;
+pub mod module;
 pub mod owner;
 pub mod pattern;
 pub mod pliable;

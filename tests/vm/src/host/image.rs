@@ -62,14 +62,14 @@ enum Entry {
 pub struct Image {
     pub kernel: PathBuf,
     pub initramfs: PathBuf,
-    pub extra: PathBuf,
+    pub extra: Option<PathBuf>,
 }
 
 /// What goes where. Keys are paths in the guest without the leading slash, with `/usr` merged.
 struct Plan(BTreeMap<PathBuf, Entry>);
 
-/// The image for a kernel, built if need be.
-pub fn build(kernel: &Kernel) -> Result<Image> {
+/// The image for a kernel, built if need be; without the second archive if all is `bare`.
+pub fn build(kernel: &Kernel, bare: bool) -> Result<Image> {
     let target = target_dir()?;
     let stage = target.join("stage").join(&kernel.release);
     let mut plan = Plan(BTreeMap::new());
@@ -85,6 +85,10 @@ pub fn build(kernel: &Kernel) -> Result<Image> {
     }
     plan.libraries()?;
     let initramfs = plan.archive(&target, &kernel.release, |root| depmod(kernel, root))?;
+    let kernel_proper = unpacked(kernel, &target)?;
+    if bare {
+        return Ok(Image { kernel: kernel_proper, initramfs, extra: None });
+    }
 
     let mut extra = Plan(BTreeMap::new());
     extra.programs(EXTRA)?;
@@ -92,7 +96,7 @@ pub fn build(kernel: &Kernel) -> Result<Image> {
     extra.libraries()?;
     extra.0.retain(|at, _| !plan.0.contains_key(at));
     let extra = extra.archive(&target, &format!("extra-{}", kernel.release), |_| Ok(Vec::new()))?;
-    Ok(Image { kernel: unpacked(kernel, &target)?, initramfs, extra })
+    Ok(Image { kernel: kernel_proper, initramfs, extra: Some(extra) })
 }
 
 /// The kernel proper, unpacked once; its time is that of the image it came from.

@@ -59,7 +59,9 @@ impl Machine<'_> {
             add_disk(&mut command, drive, &format!("disk{index}"), "cache=writeback");
         }
         // Last, so that it takes no name from the disks of a case.
-        add_disk(&mut command, &self.image.extra.display().to_string(), EXTRA, "readonly=on");
+        if let Some(extra) = &self.image.extra {
+            add_disk(&mut command, &extra.display().to_string(), EXTRA, "readonly=on");
+        }
         command
     }
 }

@@ -39,9 +39,9 @@ pub struct Suite<'a> {
 
 impl<'a> Suite<'a> {
     /// Logs of the boots go to `logs`, one file each.
-    pub fn new(kernel: &'a Kernel, logs: &'a Path, seed: u64) -> Result<Self> {
+    pub fn new(kernel: &'a Kernel, logs: &'a Path, seed: u64, bare: bool) -> Result<Self> {
         fs::create_dir_all(logs)?;
-        let image = image::build(kernel)?;
+        let image = image::build(kernel, bare)?;
         Ok(Self { kernel, image, logs, seed, tally: Tally::default(), again: 0 })
     }
 
