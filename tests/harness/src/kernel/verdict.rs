@@ -116,11 +116,10 @@ impl Sys {
         }
         for e in extents.iter().filter(|e| e.kind != Kind::Retired) {
             // Half of it is there: a load begins anew with CLAIM.
-            if let Err(errno) = self.memory() {
+            if let Err(errno) = self.table_set(e.start, u64::from(e.len), cell(e.kind, e.slot)) {
                 self.owner_gone();
                 return Err(errno);
             }
-            self.k.set(e.start, u64::from(e.len), cell(e.kind, e.slot));
         }
         Ok(())
     }
@@ -143,6 +142,23 @@ impl Sys {
         }
     }
 
+    /// Each extent inside goes by itself first, and may find no memory.
+    fn table_set(&mut self, start: u64, len: u64, new: Cell) -> Done {
+        let (mut at, end) = (start, start + len);
+        while at < end {
+            let (cell, run) = self.k.run(at, self.k.sectors - at);
+            let inside = self.k.begins[at as usize] && at + run <= end && run != len;
+            if cell != Cell::Direct && inside {
+                self.memory()?;
+                self.k.set(at, run, Cell::Direct);
+            }
+            at += run;
+        }
+        self.memory()?;
+        self.k.set(start, len, new);
+        Ok(())
+    }
+
     fn set_piece(&mut self, start: u64, p: &Piece) -> Done {
         let (at, len) = (start + u64::from(p.offset), u64::from(p.len));
         let new = cell(p.kind, p.slot);
@@ -157,9 +173,7 @@ impl Sys {
         if p.kind == Kind::Direct {
             self.k.direct_generation = self.k.generation + 1;
         }
-        self.memory()?;
-        self.k.set(at, len, new);
-        Ok(())
+        self.table_set(at, len, new)
     }
 
     pub(super) fn install(&mut self, commit: u64, ids: &[u64]) -> Done {

@@ -31,6 +31,17 @@ static inline void mt_set_in_rcu(struct maple_tree *mt)
 	mt->rcu = true;
 }
 
+static inline void mt_clear_in_rcu(struct maple_tree *mt)
+{
+	mt->rcu = false;
+}
+
+static inline void mas_set(struct ma_state *mas, unsigned long index)
+{
+	mas->index = mas->last = index;
+	mas->begun = false;
+}
+
 static inline void *xa_mk_value(unsigned long value)
 {
 	return (void *)(value << 1 | 1);
