@@ -186,20 +186,19 @@ impl Module {
                 self.under_way -= 1;
                 ended.push(end);
             }
-            let suspended = match &self.suspending {
-                Some((noflush, thread)) => {
-                    if *noflush && !thread.is_finished() {
-                        thread::sleep(PAUSE);
-                        continue;
-                    }
-                    true
-                }
-                None => false,
-            };
-            if self.under_way == 0 {
+            let suspended = self.suspending.is_some();
+            if self.under_way == 0 && !suspended {
                 return Ok(());
             }
             let mut state = self.state()?;
+            // A flushing suspend waits for what is held, and ends soon once nothing is.
+            let ends = |(noflush, thread): &(bool, JoinHandle<_>)| {
+                !thread.is_finished() && (*noflush || state.instance.counters.held_bios == 0)
+            };
+            if self.suspending.as_ref().is_some_and(ends) {
+                thread::sleep(PAUSE);
+                continue;
+            }
             state.faults.iter_mut().for_each(|f| f.deadline_ms = None);
             let counters = &state.instance.counters;
             let stalled = self.disks.iter().any(Pliable::stalls);
