@@ -137,7 +137,7 @@ fn run(series: &str, names: &[String], logs: Option<PathBuf>, seed: Option<u64>)
 }
 
 fn soak(series: &str, minutes: u64, seed: Option<u64>) -> Result<bool> {
-    let kernel = Kernel::newest(series)?;
+    let kernel = Kernel::find(series)?;
     let seed = seed.map_or_else(fresh_seed, Ok)?;
     println!("seed {seed}");
     let case = cases::soak::LONG.lasting(Duration::from_secs(minutes * 60));
