@@ -146,7 +146,7 @@ impl Sys {
     fn table_set(&mut self, start: u64, len: u64, new: Cell) -> Done {
         let (mut at, end) = (start, start + len);
         while at < end {
-            let (cell, run) = self.k.run(at, self.k.sectors - at);
+            let (cell, run) = self.k.run(at, (end + 1).min(self.k.sectors) - at);
             let inside = self.k.begins[at as usize] && at + run <= end && run != len;
             if cell != Cell::Direct && inside {
                 self.memory()?;
