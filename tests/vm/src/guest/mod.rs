@@ -20,6 +20,7 @@ pub mod kernel;
 mod leftovers;
 pub mod load;
 pub mod lvm;
+pub mod module;
 pub mod md;
 pub mod module;
 pub mod owner;
