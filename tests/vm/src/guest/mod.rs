@@ -19,8 +19,6 @@ pub mod journal;
 pub mod kernel;
 mod leftovers;
 pub mod load;
-pub mod lvm;
-pub mod module;
 pub mod md;
 pub mod module;
 pub mod owner;
