@@ -54,6 +54,11 @@ const EMULATOR: &str = "Oops: int3:";
 /// something else in their place, such as a debug trap that nobody asked for.
 const MAX_FLAGS: u32 = 0x003f_ffff;
 
+/// Its third: while the kernel's code is changed under two processors, one stands still, and the other waits for it.
+const POKE: &str = "text_poke_bp_batch";
+/// In every line of a trace that is the module's.
+const OURS: &str = "[dm_remap_shim]";
+
 /// The guest's clock will run up to ten times too fast: the emulator was starved while the kernel measured it.
 const WRONG_CLOCK: &str = "PIT calibration deviates from HPET";
 
@@ -81,8 +86,11 @@ pub struct Transcript {
     pub broken: Option<String>,
     /// Whether the guest's clock is wrong, and with it every time limit.
     pub wrong_clock: bool,
-    /// Whether the emulator and not the guest failed.
-    pub emulator_failed: bool,
+    /// The emulator and not the guest failed.
+    impossible: bool,
+    /// So it is, unless the module is in one of the traces.
+    stuck: bool,
+    ours: bool,
     /// Whether the kernel has come to the end of a report of a fault.
     reported: bool,
     cases: BTreeMap<String, Seen>,
@@ -106,15 +114,32 @@ impl Transcript {
                 Some(name) => &mut self.cases.entry(name.clone()).or_default().console,
                 None => &mut self.stray,
             };
-            self.emulator_failed |= place.is_empty() && line.contains(EMULATOR);
+            self.impossible |= place.is_empty() && line.contains(EMULATOR);
             if place.len() < REASONS {
                 place.push(line.trim().into());
             }
         } else if line.contains("---[ end trace") {
             self.reported = true;
         } else if !self.reported {
-            self.emulator_failed |= flags(line).is_some_and(|flags| flags > MAX_FLAGS);
+            self.impossible |= flags(line).is_some_and(|flags| flags > MAX_FLAGS);
+            let stalled = self.first_reason().is_some_and(|why| why.contains("stall"));
+            self.stuck |= stalled && line.contains(POKE);
+            self.ours |= line.contains(OURS);
         }
+    }
+
+    /// Of the case whose section is open, or of none.
+    fn first_reason(&self) -> Option<&String> {
+        match &self.open {
+            Some(name) => self.cases.get(name)?.console.first(),
+            None => self.stray.first(),
+        }
+    }
+
+    /// Whether nothing was learnt about the guest.
+    #[must_use]
+    pub fn emulator_failed(&self) -> bool {
+        self.impossible || self.stuck && !self.ours
     }
 
     /// Takes a line of the guest's port.

@@ -110,7 +110,7 @@ impl<'a> Suite<'a> {
             if boot.seen.broken.is_none() {
                 boot.run(case, 0, End::Off, self.seed, &[])?;
             }
-            if boot.seen.emulator_failed && self.another_try(case) {
+            if boot.seen.emulator_failed() && self.another_try(case) {
                 boot.kill()?;
                 return Ok(&cases[ran..]);
             }
@@ -183,7 +183,7 @@ impl<'a> Suite<'a> {
             }
             if !reasons.is_empty() {
                 let reasons = reasons.iter().map(|why| format!("phase {number}: {why}"));
-                return Ok((reasons.collect(), boot.seen.emulator_failed));
+                return Ok((reasons.collect(), boot.seen.emulator_failed()));
             }
             facts.append(&mut boot.seen.acks);
         }
