@@ -136,7 +136,6 @@ test-vm: stage $(FSX) ## every case in a guest of each kernel, or CASE=name
 	target/release/vm run $(addprefix --case ,$(CASE))
 
 # A failed one is repeated, in the order of what was done, with the SEED that it has printed.
-MINUTES ?= 10
 soak: stage $(FSX) ## MINUTES=n, KERNEL=6.1 or 6.12: faults, kills, reloads, suspends and power cuts at random; SEED=n
 	target/release/vm soak --kernel $(KERNEL) --minutes $(MINUTES) $(addprefix --seed ,$(SEED))
 

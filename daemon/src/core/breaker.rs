@@ -19,9 +19,9 @@
 //! extents or faults, so known damage proves nothing and hides nothing.
 //!
 //! Open, the breaker has every fault failed at once; after `breaker_pause` the next one is a
-//! trial, searched and controlled like any other, and those that come meanwhile wait for what it shows. It
-//! closes the breaker if it is proved (or proves to be no damage at all), and starts another pause if not. One alarm is raised when it
-//! opens and one when it closes, none between.
+//! trial, searched and controlled like any other, and those that come meanwhile wait for what it
+//! shows. It closes the breaker if it is proved (or proves to be no damage at all), and starts another
+//! pause if not. One alarm is raised when it opens and one when it closes, none between.
 
 use std::time::Duration;
 
