@@ -13,10 +13,7 @@ void dmr_publish(struct dmr_instance *inst)
 	smp_store_release(&inst->gen, inst->gen + 1);
 }
 
-/*
- * A fault is listed when every lookup sees its fence: a grace period after its beginning, which
- * nobody waits for under inst->mutex, since deadlines need that.
- */
+/* A fault is listed a grace period after it began: every lookup sees its fence then. */
 void dmr_listing_work(struct work_struct *work)
 {
 	struct dmr_instance *inst = container_of(to_rcu_work(work), struct dmr_instance, listing);
@@ -63,7 +60,7 @@ void dmr_fault_end(struct dmr_fault *f, const char *how)
 		dmr_slots_mark(f->inst, f->pieces, f->nr_pieces, false);
 	if (f->pb)
 		f->pb->fault = NULL;
-	kvfree(f->pieces);
+	kfree(f->pieces);
 	smp_wmb();	/* the table first; pairs with dmr_lookup() */
 	list_del_rcu(&f->node);
 	f->cookie = get_state_synchronize_rcu();

@@ -5,19 +5,42 @@
  */
 #include "shim.h"
 
+/* Before a write or flush is sent: a flush that fails from here on may lose it. */
+void dmr_sends(struct dmr_bio *pb)
+{
+	pb->owes = 0;
+	pb->fails[DMR_DATA] = READ_ONCE(pb->t->inst->flush_fails[DMR_DATA]);
+	pb->fails[DMR_SPARE] = READ_ONCE(pb->t->inst->flush_fails[DMR_SPARE]);
+}
+
 /*
- * What the caller of a flush is told. A success counts only if no other flush of that device failed
- * since it was sent, and lost what this one was to cover. With nothing mapped the spare is empty.
+ * REQ_FUA, if the block layer would make it a flush behind the write: the error would not tell a bad
+ * medium from a failed flush, which has lost what others wrote. So that flush is ours. Of FUA that
+ * stands for a command of the disk only a driver of requests can be trusted.
  */
-blk_status_t dmr_flush_done(struct dmr_bio *pb, blk_status_t status)
+blk_opf_t dmr_fua_owed(struct dmr_bio *pb, enum dmr_dest dest)
+{
+	struct block_device *bdev = pb->t->dev[dest]->bdev;
+
+	if (!(pb->opf & REQ_FUA) || !bdev_write_cache(bdev) ||
+	    (bdev_fua(bdev) && queue_is_mq(bdev_get_queue(bdev))))
+		return 0;
+	pb->owes |= BIT(dest);
+	return REQ_FUA;
+}
+
+/*
+ * What the caller of a flush is told. A success counts only if no other flush of that disk failed since
+ * the bio was sent, and lost what it was to cover. With nothing mapped nobody's data is on the spare.
+ */
+blk_status_t dmr_flush_done(struct dmr_bio *pb, enum dmr_dest dest, blk_status_t status)
 {
 	struct dmr_instance *inst = pb->t->inst;
-	u8 dest = pb->place.dest;
 	bool spare = dest == DMR_SPARE;
 	int bit = spare ? DMR_SLOW_SPARE_FLUSH : DMR_SLOW_DATA_FLUSH;
 	unsigned long flags;
 
-	if (!status && !test_bit(bit, &inst->slow) && READ_ONCE(inst->flush_fails[dest]) == pb->place.gen)
+	if (!status && !test_bit(bit, &inst->slow) && READ_ONCE(inst->flush_fails[dest]) == pb->fails[dest])
 		return status;
 	spin_lock_irqsave(&inst->lock, flags);
 	if (status) {
@@ -26,7 +49,7 @@ blk_status_t dmr_flush_done(struct dmr_bio *pb, blk_status_t status)
 			dmr_count(inst, spare_flush_errors);
 		set_bit(bit, &inst->slow);
 		dmr_ring(inst);
-	} else if (inst->flush_fails[dest] != pb->place.gen) {
+	} else if (inst->flush_fails[dest] != pb->fails[dest]) {
 		status = BLK_STS_IOERR;
 	} else {
 		clear_bit(bit, &inst->slow);

@@ -23,19 +23,19 @@ static blk_status_t hold_locked(struct dmr_bio *pb, enum dmr_reason reason)
 {
 	struct dmr_instance *inst = pb->t->inst;
 	blk_status_t over = dmr_hold_over(pb);
-	unsigned int ms = dmr_is_ready(inst) ? inst->opt.hold_ms : inst->opt.ready_ms;
+	unsigned int ms = inst->opt.value[dmr_is_ready(inst) ? DMR_HOLD_MS : DMR_READY_MS];
 
 	if (over)
 		return over;
-	if ((reason == DMR_FAULT || reason == DMR_HEAL) && !READ_ONCE(inst->owner) &&
+	if (reason >= DMR_HEAL && !READ_ONCE(inst->owner) &&
 	    !inst->opt.queue_unowned) {
 		dmr_count(inst, unowned);
 		return pb->error;
 	}
 	if (!pb->held) {
-		/* One bio of any size always has room. */
-		if (inst->held_bios && (inst->held_bios >= inst->opt.max_held_bios ||
-		     inst->held_sectors + held_len(pb) > 2ULL * inst->opt.max_held_kib)) {
+		/* One bio of any size always has room, and what returned was bounded by its disk. */
+		if (reason != DMR_REDO && inst->held_bios && (inst->held_bios >= inst->opt.value[DMR_MAX_BIOS] ||
+		     inst->held_sectors + held_len(pb) > 2ULL * inst->opt.value[DMR_MAX_KIB])) {
 			dmr_count(inst, refused);
 			return pb->error;
 		}
@@ -43,7 +43,6 @@ static blk_status_t hold_locked(struct dmr_bio *pb, enum dmr_reason reason)
 		pb->deadline = jiffies + msecs_to_jiffies(ms);
 		inst->held_bios++;
 		inst->held_sectors += held_len(pb);
-		atomic_inc(&dmr_live_bios);
 	}
 	pb->reason = reason;
 	list_add_tail(&pb->node, &inst->incoming);
@@ -53,10 +52,7 @@ static blk_status_t hold_locked(struct dmr_bio *pb, enum dmr_reason reason)
 	return BLK_STS_OK;
 }
 
-/*
- * Takes a bio that cannot go on. If it returns a status, the bio is still the caller's and ends with
- * that. The deadline runs from the first time and is never reset.
- */
+/* Takes a bio that cannot go on, unless it returns a status: the caller ends the bio with that. */
 blk_status_t dmr_hold(struct dmr_bio *pb, enum dmr_reason reason, blk_status_t error)
 {
 	struct dmr_instance *inst = pb->t->inst;
@@ -67,25 +63,22 @@ blk_status_t dmr_hold(struct dmr_bio *pb, enum dmr_reason reason, blk_status_t e
 	dmr_to_bio(pb)->bi_cookie = BLK_QC_T_NONE;
 	if (error)
 		pb->error = error;
-	if (reason == DMR_HEAL)
-		pb->error = BLK_STS_MEDIUM;
 	spin_lock_irqsave(&inst->lock, flags);
 	status = hold_locked(pb, reason);
 	spin_unlock_irqrestore(&inst->lock, flags);
 	return status;
 }
 
-/* For a bio that is ended by us. */
-void dmr_hold_or_end(struct dmr_bio *pb, enum dmr_reason reason, blk_status_t error)
+/* For a bio that is ended by us; in map, too. */
+int dmr_hold_or_end(struct dmr_bio *pb, enum dmr_reason reason, blk_status_t error)
 {
 	blk_status_t status = dmr_hold(pb, reason, error);
 
-	if (status)
-		dmr_end(pb, status);
+	return status ? dmr_end(pb, status) : DM_MAPIO_SUBMITTED;
 }
 
-/* Ends a bio that map or end_io has kept; on no list. */
-void dmr_end(struct dmr_bio *pb, blk_status_t status)
+/* Ends a bio that map or end_io keeps; on no list. */
+int dmr_end(struct dmr_bio *pb, blk_status_t status)
 {
 	struct dmr_instance *inst = pb->t->inst;
 	struct bio *bio = dmr_to_bio(pb);
@@ -96,7 +89,6 @@ void dmr_end(struct dmr_bio *pb, blk_status_t status)
 		inst->held_bios--;
 		inst->held_sectors -= held_len(pb);
 		spin_unlock_irqrestore(&inst->lock, flags);
-		atomic_dec(&dmr_live_bios);
 	}
 	pb->ended = true;
 	/* What it was sent to may be gone by now; our own disk is not. */
@@ -105,6 +97,7 @@ void dmr_end(struct dmr_bio *pb, blk_status_t status)
 	bio_clear_flag(bio, BIO_QOS_MERGED);
 	bio->bi_status = status;
 	bio_endio(bio);
+	return DM_MAPIO_SUBMITTED;
 }
 
 /* A fence is gone: the parked bios look again. Needs inst->mutex. */
@@ -118,10 +111,9 @@ void dmr_unpark(struct dmr_instance *inst)
 
 static bool fenced(struct dmr_instance *inst, struct dmr_bio *pb)
 {
-	if (!dmr_is_ready(inst))
-		return true;
 	/* Any part of it: the rest alone would come straight back. */
-	return !dmr_is_flush(pb) && dmr_fault_overlaps(inst, pb->place.start, pb->place.len);
+	return !dmr_is_ready(inst) ||
+	       (!dmr_is_flush(pb) && dmr_fault_overlaps(inst, pb->place.start, pb->place.len));
 }
 
 static bool open_fault(struct dmr_instance *inst, struct dmr_bio *pb)
@@ -177,9 +169,9 @@ void dmr_work(struct work_struct *work)
 			continue;
 		}
 		/* Without a free fault, too: it is sent again when one has ended. */
-		if (fenced(inst, pb) || (pb->reason != DMR_PARK && !open_fault(inst, pb)))
+		if (fenced(inst, pb) || (pb->reason >= DMR_HEAL && !open_fault(inst, pb)))
 			list_add_tail(&pb->node, &inst->parked);
-		else if (pb->reason == DMR_PARK)
+		else if (pb->reason < DMR_HEAL)
 			list_add_tail(&pb->node, &go);
 		pb->reason = DMR_PARK;	/* when it comes again */
 	}

@@ -22,7 +22,7 @@ void dmr_instance_free(struct kref *kref)
 	WRITE_ONCE(inst->bell, false);
 	cancel_delayed_work_sync(&inst->doorbell);
 	list_for_each_entry(f, &inst->faults, node) {
-		kvfree(f->pieces);
+		kfree(f->pieces);
 		atomic_dec(&dmr_live_faults);
 	}
 	dmr_table_clear(inst);
@@ -53,7 +53,7 @@ struct dmr_instance *dmr_instance_get(struct nlattr **attrs, struct netlink_ext_
 	return found;
 }
 
-static struct dmr_instance *instance_new(struct dmr_target *t, struct mapped_device *md)
+static struct dmr_instance *instance_new(struct dmr_target *t)
 {
 	struct block_device *data = t->dev[DMR_DATA]->bdev, *spare = t->dev[DMR_SPARE]->bdev;
 	struct dmr_instance *inst = kzalloc(sizeof(*inst), GFP_KERNEL);
@@ -76,8 +76,8 @@ static struct dmr_instance *instance_new(struct dmr_target *t, struct mapped_dev
 	INIT_RCU_WORK(&inst->listing, dmr_listing_work);
 	INIT_DELAYED_WORK(&inst->deadlines, dmr_deadline_work);
 	INIT_DELAYED_WORK(&inst->doorbell, dmr_doorbell_work);
-	inst->md = md;
-	inst->dm_dev = disk_devt(dm_disk(md));
+	inst->md = dm_table_get_md(t->ti->table);
+	inst->dm_dev = disk_devt(dm_disk(inst->md));
 	inst->data_dev = data->bd_dev;
 	inst->spare_dev = spare->bd_dev;
 	inst->sectors = t->ti->len;
@@ -97,44 +97,42 @@ static struct dmr_instance *instance_new(struct dmr_target *t, struct mapped_dev
 		inst->pool[i].cookie = get_completed_synchronize_rcu();
 		list_add_tail(&inst->pool[i].spare, &inst->free_faults);
 	}
-	inst->id = dmr_next_instance++;
-	list_add_tail(&inst->node, &dmr_instances);
 	return inst;
 }
 
 /* The instance of this mapped device on these disks; made by its first table. */
 int dmr_instance_join(struct dmr_target *t)
 {
-	struct mapped_device *md = dm_table_get_md(t->ti->table);
-	dev_t data = t->dev[DMR_DATA]->bdev->bd_dev, spare = t->dev[DMR_SPARE]->bdev->bd_dev;
-	/* A daemon's request waits for this lock: nothing under it may wait for I/O. */
-	unsigned int noio = memalloc_noio_save();
-	struct dmr_instance *inst, *found = NULL;
-	bool used = false;
+	/* A daemon's request waits for the lock: nothing under it may wait for memory, thus for I/O. */
+	struct dmr_instance *new = instance_new(t), *inst, *found = NULL;
 	int r = 0;
 
+	if (!new)
+		return dmr_bad(t->ti, -ENOMEM, "Cannot allocate instance");
 	mutex_lock(&dmr_instances_lock);
 	list_for_each_entry(inst, &dmr_instances, node) {
-		if (inst->md == md && inst->data_dev == data && inst->spare_dev == spare)
+		bool data = inst->data_dev == new->data_dev, spare = inst->spare_dev == new->spare_dev;
+
+		if (inst->md == new->md && data && spare)
 			found = inst;
-		if (inst->md != md && (inst->data_dev == data || inst->data_dev == spare ||
-				       inst->spare_dev == data || inst->spare_dev == spare))
-			used = true;
+		if (inst->md != new->md && (data || spare || inst->data_dev == new->spare_dev ||
+					    inst->spare_dev == new->data_dev))
+			r = dmr_bad(t->ti, -EBUSY, "Data or spare is used by another mapped device");
 	}
-	if (!found && !used)
-		found = instance_new(t, md);
-	if (used)
-		r = dmr_bad(t->ti, -EBUSY, "Data or spare is used by another mapped device");
-	else if (!found)
-		r = dmr_bad(t->ti, -ENOMEM, "Cannot allocate instance");
-	else if (found->sectors != t->ti->len)
+	if (!r && found && found->sectors != new->sectors)
 		r = dmr_bad(t->ti, -EBUSY, "Length differs from the one this device has");
-	else
+	if (!r && !found) {
+		found = new;
+		kref_get(&new->kref);
+		new->id = dmr_next_instance++;
+		list_add_tail(&new->node, &dmr_instances);
+	}
+	if (!r) {
 		found->users++;
-	if (!r)
 		t->inst = found;
+	}
 	mutex_unlock(&dmr_instances_lock);
-	memalloc_noio_restore(noio);
+	kref_put(&new->kref, dmr_instance_free);
 	return r;
 }
 

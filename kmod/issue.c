@@ -76,7 +76,7 @@ enum dmr_reason dmr_need(struct dmr_bio *pb, const struct dmr_place *sent, blk_s
 		return DMR_NONE;
 	/* The table changed under it: it is not acknowledged, so it may be repeated. */
 	dmr_count(pb->t->inst, redone);
-	return DMR_PARK;
+	return DMR_REDO;
 }
 
 /* Is it an error that the daemon is not asked about, but the caller's to see? Counts those. */
@@ -98,30 +98,32 @@ u8 dmr_wire_status(blk_status_t status)
 	       status == BLK_STS_IOERR ? DM_REMAP_STATUS_IOERR : DM_REMAP_STATUS_OTHER;
 }
 
-/* What one clone, or the submitter, found: the first error and the gravest need. */
+/* What one clone, or the submitter, found: an error, and what it needs. */
 static void note(struct dmr_bio *pb, blk_status_t status, enum dmr_reason next)
 {
-	unsigned long flags;
-
-	spin_lock_irqsave(&pb->t->inst->lock, flags);
-	pb->status = pb->status ?: status;
-	pb->next = max_t(u8, pb->next, next);
-	spin_unlock_irqrestore(&pb->t->inst->lock, flags);
+	if (status)
+		WRITE_ONCE(pb->status, status);
+	set_bit(next, &pb->needs);
 }
 
 /* The last of a bio's clones is back, and so is their submitter. */
 static void put_pending(struct dmr_bio *pb)
 {
+	enum dmr_reason need;
+
 	if (!atomic_dec_and_test(&pb->pending))
 		return;
-	if (pb->fault)
+	if (pb->fault) {
 		queue_work(pb->t->inst->wq, &pb->fault->op_done);
-	else if (dmr_is_flush(pb))
-		dmr_end(pb, dmr_flush_done(pb, pb->status));
-	else if (!pb->next || dmr_passes(pb, pb->status))
+		return;
+	}
+	need = __fls(pb->needs | BIT(DMR_NONE));
+	if (!need && !pb->status)
+		need = dmr_written(pb);
+	if (!need || dmr_passes(pb, pb->status))
 		dmr_end(pb, pb->status);
 	else
-		dmr_hold_or_end(pb, pb->next, pb->status);
+		dmr_hold_or_end(pb, need, pb->status);
 }
 
 static void clone_end_io(struct bio *bio)
@@ -136,9 +138,10 @@ static void clone_end_io(struct bio *bio)
 			c->piece->result = status;
 		else if (status)
 			pb->fault->rest_failed = true;
+	} else if (dmr_is_flush(pb)) {
+		note(pb, dmr_flush_done(pb, c->place.dest, bio->bi_status), DMR_NONE);
 	} else {
-		note(pb, bio->bi_status,
-		     dmr_is_flush(pb) ? DMR_NONE : dmr_need(pb, &c->place, bio->bi_status));
+		note(pb, bio->bi_status, dmr_need(pb, &c->place, bio->bi_status));
 	}
 	bio_put(bio);
 	put_pending(pb);
@@ -159,10 +162,13 @@ static void submit_clone(struct dmr_bio *pb, struct dm_remap_piece *piece,
 	c->pb = pb;
 	c->piece = piece;
 	c->place = *p;
-	/* The bio set has no cache that REQ_ALLOC_CACHE could mean. */
+	/* The bio set has no cache that REQ_ALLOC_CACHE could mean. A piece is flushed before it counts. */
 	bio->bi_opf = (pb->opf & ~(REQ_NOWAIT | REQ_POLLED | REQ_ALLOC_CACHE)) | more;
+	bio->bi_opf &= ~(piece || dmr_is_flush(pb) ? REQ_FUA : dmr_fua_owed(pb, p->dest));
 	bio->bi_end_io = clone_end_io;
-	if (!dmr_is_flush(pb)) {
+	if (dmr_is_flush(pb)) {
+		bio->bi_iter.bi_size = 0;
+	} else {
 		bio_advance(bio, (p->start - pb->place.start) << SECTOR_SHIFT);
 		bio->bi_iter.bi_size = p->len << SECTOR_SHIFT;
 		bio->bi_iter.bi_sector = p->sector;
@@ -180,7 +186,7 @@ static bool issue_part(struct dmr_bio *pb, const struct dmr_place *p)
 		submit_clone(pb, NULL, p, 0);
 		return true;
 	} else if (op_is_write(pb->opf)) {
-		note(pb, BLK_STS_OK, DMR_HEAL);
+		note(pb, BLK_STS_MEDIUM, DMR_HEAL);
 	} else {
 		dmr_count(pb->t->inst, poison_reads);
 		note(pb, BLK_STS_MEDIUM, DMR_NONE);
@@ -193,17 +199,19 @@ void dmr_issue(struct dmr_bio *pb)
 {
 	struct dmr_instance *inst = pb->t->inst;
 	u64 at = pb->place.start, end = at + pb->place.len;
-	struct dmr_place p;
+	struct dmr_place p = { };
 
 	pb->status = BLK_STS_OK;
-	pb->next = DMR_NONE;
+	pb->needs = 0;
 	atomic_set(&pb->pending, 1);
 	if (dmr_is_flush(pb)) {
-		pb->place.gen = READ_ONCE(inst->flush_fails[pb->place.dest]);
-		submit_clone(pb, NULL, &pb->place, 0);
+		for (p.dest = DMR_DATA; p.dest <= DMR_SPARE; p.dest++)
+			if (pb->owes & BIT(p.dest))
+				submit_clone(pb, NULL, &p, 0);
 	} else if (dmr_fua_fails(pb)) {
 		note(pb, BLK_STS_IOERR, DMR_NONE);
 	} else {
+		dmr_sends(pb);
 		for (; at < end; at += p.len) {
 			dmr_lookup(inst, at, end - at, &p);
 			if (!dmr_is_noop(pb, &p) && !issue_part(pb, &p))
@@ -236,6 +244,7 @@ void dmr_op_work(struct work_struct *work)
 	struct dmr_bio *pb = f->pb;
 	u64 done = f->start;
 
+	dmr_sends(pb);
 	atomic_set(&pb->pending, 1);
 	for (piece = f->pieces; piece < f->pieces + f->nr_pieces; piece++) {
 		u64 start = f->start + piece->offset;

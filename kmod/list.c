@@ -53,7 +53,7 @@ static int put_instance(struct sk_buff *skb, struct netlink_callback *cb, struct
 	if (!hdr)
 		return -EMSGSIZE;
 	for (i = 0; i < DMR_COUNTS; i++)
-		((u64 *)&c)[i] = atomic64_read(&inst->counts[i]);
+		((u64 *)&c)[i] += atomic64_read(&inst->counts[i]);
 	bad = nla_put_u32(skb, DM_REMAP_A_INSTANCE, inst->id) ||
 	      put_u64(skb, DM_REMAP_A_DM_DEV, dev_wire(inst->dm_dev)) ||
 	      put_u64(skb, DM_REMAP_A_DATA_DEV, dev_wire(inst->data_dev)) ||
@@ -87,12 +87,9 @@ static int put_fault(struct sk_buff *skb, struct netlink_callback *cb,
 	      nla_put_u8(skb, DM_REMAP_A_FAULT_STATE, f->state) ||
 	      nla_put_u32(skb, DM_REMAP_A_FAULT_FLAGS, f->flags) ||
 	      nla_put_u8(skb, DM_REMAP_A_STATUS, f->status);
-	if (!bad && f->pb) {
-		unsigned long now = jiffies, end = f->pb->deadline;
-
+	if (!bad && f->pb)
 		bad = nla_put_u32(skb, DM_REMAP_A_DEADLINE_MS,
-				  time_after(end, now) ? jiffies_to_msecs(end - now) : 0);
-	}
+				  jiffies_to_msecs(max_t(long, f->pb->deadline - jiffies, 0)));
 	/* The results of a busy one are being written. */
 	if (!bad && f->nr_pieces && f->state != DM_REMAP_FAULT_BUSY)
 		bad = nla_put(skb, DM_REMAP_A_PIECES, f->nr_pieces * sizeof(*f->pieces), f->pieces);
@@ -207,7 +204,7 @@ int dmr_extent_dumpit(struct sk_buff *skb, struct netlink_callback *cb)
 /* The doorbell; in any context. */
 void dmr_ring(struct dmr_instance *inst)
 {
-	WRITE_ONCE(inst->bell, true);
+	smp_store_mb(inst->bell, true);	/* what it is for comes first; pairs with dmr_fault_dumpit() */
 	mod_delayed_work(inst->wq, &inst->doorbell, 0);
 }
 

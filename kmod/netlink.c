@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Who may send what. What the messages mean is in <uapi/dm_remap.h>, what they do in verdict.c. */
+/* Who may send what. What the messages mean is in <uapi/dm_remap.h>, what they do in verdict.c, place.c, flush.c. */
 #include "compat.h"
 #include "shim.h"
 
@@ -7,18 +7,13 @@
 
 /* The attributes that each command takes: all of these, and no other. */
 static const u32 takes[] = {
-	[DM_REMAP_CMD_INSTANCE_GET] = 0,
 	[DM_REMAP_CMD_CLAIM] = ATTR(INSTANCE) | ATTR(SLOT_START) | ATTR(SLOT_SECTORS) |
 			       ATTR(SLOT_UNIT) | ATTR(COMMIT),
 	[DM_REMAP_CMD_LOAD] = ATTR(INSTANCE) | ATTR(EXTENTS),
-	[DM_REMAP_CMD_READY] = ATTR(INSTANCE),
-	[DM_REMAP_CMD_FAULT_GET] = ATTR(INSTANCE),
-	[DM_REMAP_CMD_EXTENT_GET] = ATTR(INSTANCE),
-	[DM_REMAP_CMD_TRY] = ATTR(INSTANCE) | ATTR(FAULT_ID) | ATTR(PIECES),
-	[DM_REMAP_CMD_PLACE] = ATTR(INSTANCE) | ATTR(FAULT_ID) | ATTR(PIECES),
+	[DM_REMAP_CMD_READY ... DM_REMAP_CMD_EXTENT_GET] = ATTR(INSTANCE),
+	[DM_REMAP_CMD_TRY ... DM_REMAP_CMD_PLACE] = ATTR(INSTANCE) | ATTR(FAULT_ID) | ATTR(PIECES),
 	[DM_REMAP_CMD_INSTALL] = ATTR(INSTANCE) | ATTR(COMMIT) | ATTR(FAULT_IDS),
-	[DM_REMAP_CMD_RELEASE] = ATTR(INSTANCE) | ATTR(FAULT_ID),
-	[DM_REMAP_CMD_FAIL] = ATTR(INSTANCE) | ATTR(FAULT_ID),
+	[DM_REMAP_CMD_RELEASE ... DM_REMAP_CMD_FAIL] = ATTR(INSTANCE) | ATTR(FAULT_ID),
 	[DM_REMAP_CMD_FENCE] = ATTR(INSTANCE) | ATTR(START) | ATTR(LEN),
 	[DM_REMAP_CMD_FLUSH_FAILED] = ATTR(INSTANCE),
 };
@@ -61,8 +56,7 @@ int dmr_check_attrs(u8 cmd, struct nlattr **attrs, struct netlink_ext_ack *extac
 			return dmr_refuse(extack, -EINVAL, "a required attribute is missing");
 		if (attr && arrays[i].size && (nla_len(attr) % arrays[i].size ||
 					       nla_len(attr) / arrays[i].size > arrays[i].most))
-			return dmr_refuse(extack, -EINVAL,
-					  "it has too many elements, or not whole ones");
+			return dmr_refuse(extack, -EINVAL, "not whole elements, or too many");
 	}
 	return 0;
 }

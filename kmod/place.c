@@ -40,15 +40,6 @@ static bool covers_only(struct dmr_instance *inst, u64 start, u64 len, unsigned 
 	return true;
 }
 
-/* Does the piece poison exactly the slot that the range has? */
-static bool same_slot(struct dmr_instance *inst, u64 start, u64 len, u64 slot)
-{
-	struct dm_remap_extent e;
-
-	dmr_table_at(inst, start, start + len, &e);
-	return e.len == len && e.kind == DM_REMAP_MAPPED && e.slot == slot;
-}
-
 /* Is a held write to put its data where the piece is? */
 static bool writes(const struct dmr_fault *f)
 {
@@ -61,12 +52,12 @@ static int check_piece(const struct dmr_fault *f, bool place, const struct dm_re
 {
 	struct dmr_instance *inst = f->inst;
 	u64 start = f->start + p->offset, units = round_up((u64)p->len, inst->slot_unit);
+	struct dm_remap_extent e;
 	bool ok;
 
 	if (!p->len || p->result || memchr_inv(p->pad, 0, sizeof(p->pad)) ||
 	    (p->offset | p->len) % inst->block)
-		return dmr_refuse(extack, -EINVAL,
-				  "piece is empty, unaligned, or has fields that must be zero");
+		return dmr_refuse(extack, -EINVAL, "piece is empty, unaligned or not zero-padded");
 	if (!dmr_inside(p->offset, p->len, f->len))
 		return dmr_refuse(extack, -ERANGE, "piece is outside its fault");
 	if (place && p->kind == DM_REMAP_MAPPED) {
@@ -78,6 +69,7 @@ static int check_piece(const struct dmr_fault *f, bool place, const struct dm_re
 		dmr_slots_mark(inst, p, 1, true);
 		return 0;
 	}
+	dmr_table_at(inst, start, start + p->len, &e);
 	if (!place)
 		ok = p->kind == DM_REMAP_DIRECT && !p->slot && covers_only(inst, start, p->len, SOUND);
 	else if (p->kind == DM_REMAP_DIRECT)
@@ -88,7 +80,8 @@ static int check_piece(const struct dmr_fault *f, bool place, const struct dm_re
 	else if (p->kind == DM_REMAP_POISON_DATA)
 		ok = !p->slot && covers_only(inst, start, p->len, BIT(DM_REMAP_DIRECT));
 	else
-		ok = p->kind == DM_REMAP_POISON_SLOT && same_slot(inst, start, p->len, p->slot);
+		ok = p->kind == DM_REMAP_POISON_SLOT && e.kind == DM_REMAP_MAPPED &&
+		     e.len == p->len && e.slot == p->slot;
 	return ok ? 0 : dmr_refuse(extack, -EINVAL,
 				   "piece's kind or slot does not go with what the table has there");
 }
@@ -138,10 +131,9 @@ int dmr_start_op(struct sk_buff *skb, struct genl_info *info)
 	/* Each may add two, as it may split an extent. INSTALL, which must not fail, does not ask. */
 	if (place && inst->extents + 2 * nr > DM_REMAP_MAX_EXTENTS)
 		return dmr_refuse(info->extack, -ENOSPC, "too many extents");
-	new = kvmalloc(nla_len(pieces), GFP_KERNEL);
+	new = nla_memdup(pieces, GFP_KERNEL);
 	if (!new)
 		return -ENOMEM;
-	memcpy(new, nla_data(pieces), nla_len(pieces));
 	/* The slots that the fault has are free for this. */
 	if (f->placing)
 		dmr_slots_mark(inst, f->pieces, f->nr_pieces, false);
@@ -149,10 +141,10 @@ int dmr_start_op(struct sk_buff *skb, struct genl_info *info)
 	if (r) {
 		if (f->placing)
 			dmr_slots_mark(inst, f->pieces, f->nr_pieces, true);
-		kvfree(new);
+		kfree(new);
 		return r;
 	}
-	kvfree(f->pieces);
+	kfree(f->pieces);
 	f->pieces = new;
 	f->nr_pieces = nr;
 	f->placing = place;

@@ -11,7 +11,7 @@
  *	inst->mutex		faults, parked bios, writers of the table, owner
  *	inst->lock (irq)	incoming bios, held counts, flush state
  * No lock is taken to look up: readers use RCU. map and end_io take only inst->lock, and only for
- * a bio that cannot go on.
+ * a bio that cannot go on or was held, and for flushes while one has failed.
  */
 #ifndef DMR_SHIM_H
 #define DMR_SHIM_H
@@ -47,22 +47,23 @@ struct dmr_place {
 	u8 dest;			/* enum dmr_dest */
 };
 
-/* Why a bio came to the worker, or must; the graver ones last. */
-enum dmr_reason { DMR_NONE, DMR_PARK, DMR_HEAL, DMR_FAULT };
+/* Why a bio comes to the worker, the graver last. REDO: a write goes again, or is flushed behind. */
+enum dmr_reason { DMR_NONE, DMR_REDO, DMR_PARK, DMR_HEAL, DMR_FAULT };
 
 struct dmr_bio {
 	struct dmr_target *t;
 	struct bvec_iter iter;		/* of the mapped device, as it came */
 	blk_opf_t opf;
-	struct dmr_place place;		/* of a flush, gen is its device's failed flushes */
-	bool ended;			/* by us: end_io lets it through */
-	bool held;			/* counted as held */
+	struct dmr_place place;
+	u64 fails[2];			/* flushes of each disk that had failed when it was sent */
+	u8 owes;			/* disks to flush, before it ends: see dmr_fua_owed() */
+	bool ended, held;		/* by us: end_io lets it through; counted as held */
 	u8 reason;
-	u8 next;			/* enum dmr_reason, when its clones are back */
+	unsigned long needs;		/* bits: enum dmr_reason, of its clones */
 	blk_status_t error;		/* how it ends if nobody can help */
 	blk_status_t status;		/* of its clones */
 	atomic_t pending;		/* clones under way, and their submitter */
-	unsigned long deadline;
+	unsigned long deadline;		/* from the first hold; never reset */
 	struct list_head node;		/* incoming, parked, go, or a local list */
 	struct dmr_fault *fault;
 };
@@ -99,13 +100,15 @@ enum dmr_slow {
 	DMR_SLOW_UNREADY, DMR_SLOW_EXTENTS, DMR_SLOW_FENCES, DMR_SLOW_DATA_FLUSH, DMR_SLOW_SPARE_FLUSH
 };
 
-/* What is counted comes first in struct dm_remap_counters. */
-#define DMR_COUNTS (offsetof(struct dm_remap_counters, data_flush_fails) / sizeof(u64))
+/* One a field, though nobody counts with those of the gauges. */
+#define DMR_COUNTS (sizeof(struct dm_remap_counters) / sizeof(u64))
 #define dmr_count(inst, what) \
 	atomic64_inc(&(inst)->counts[offsetof(struct dm_remap_counters, what) / sizeof(u64)])
 
+enum dmr_option { DMR_HOLD_MS, DMR_READY_MS, DMR_MAX_BIOS, DMR_MAX_KIB, DMR_OPTIONS };
+
 struct dmr_options {
-	unsigned int hold_ms, ready_ms, max_held_bios, max_held_kib;
+	unsigned int value[DMR_OPTIONS];
 	bool queue_unowned;
 };
 
@@ -174,6 +177,15 @@ static inline bool dmr_is_flush(const struct dmr_bio *pb)
 	return pb->opf & REQ_PREFLUSH;
 }
 
+/* What a write that is where it belongs has to do yet: it becomes a flush. */
+static inline enum dmr_reason dmr_written(struct dmr_bio *pb)
+{
+	if (likely(!pb->owes) || dmr_is_flush(pb))
+		return DMR_NONE;
+	pb->opf |= REQ_PREFLUSH;
+	return DMR_REDO;
+}
+
 static inline bool dmr_is_discard(const struct dmr_bio *pb)
 {
 	return (pb->opf & REQ_OP_MASK) == REQ_OP_DISCARD;
@@ -200,7 +212,7 @@ static inline bool dmr_inside(u64 start, u64 len, u64 size)
 }
 
 /* target.c: map, end_io, and live objects, which are none when the module is idle */
-extern atomic_t dmr_live_instances, dmr_live_faults, dmr_live_bios;
+extern atomic_t dmr_live_instances, dmr_live_faults;
 unsigned int dmr_block(struct dmr_target *t);
 int dmr_bad(struct dm_target *ti, int r, char *text);
 
@@ -219,8 +231,8 @@ void dmr_table_clear(struct dmr_instance *inst);
 
 /* hold.c: bios that cannot go on */
 blk_status_t dmr_hold(struct dmr_bio *pb, enum dmr_reason reason, blk_status_t error);
-void dmr_hold_or_end(struct dmr_bio *pb, enum dmr_reason reason, blk_status_t error);
-void dmr_end(struct dmr_bio *pb, blk_status_t status);
+int dmr_hold_or_end(struct dmr_bio *pb, enum dmr_reason reason, blk_status_t error);
+int dmr_end(struct dmr_bio *pb, blk_status_t status);
 void dmr_unpark(struct dmr_instance *inst);
 void dmr_end_holds(struct dmr_instance *inst);
 blk_status_t dmr_hold_over(const struct dmr_bio *pb);
@@ -229,7 +241,9 @@ void dmr_send_work(struct work_struct *work);
 void dmr_deadline_work(struct work_struct *work);
 
 /* flush.c: what a failed flush means for later ones */
-blk_status_t dmr_flush_done(struct dmr_bio *pb, blk_status_t status);
+void dmr_sends(struct dmr_bio *pb);
+blk_opf_t dmr_fua_owed(struct dmr_bio *pb, enum dmr_dest dest);
+blk_status_t dmr_flush_done(struct dmr_bio *pb, enum dmr_dest dest, blk_status_t status);
 bool dmr_fua_fails(const struct dmr_bio *pb);
 
 /* issue.c: lookups, and clones of what is held */
@@ -240,7 +254,7 @@ u8 dmr_wire_status(blk_status_t status);
 void dmr_issue(struct dmr_bio *pb);
 void dmr_op_work(struct work_struct *work);
 
-/* fault.c: faults and their fences; all need inst->mutex */
+/* fault.c: faults and their fences; all but dmr_listing_work() need inst->mutex */
 struct dmr_fault *dmr_fault_new(struct dmr_instance *inst, u64 start, u64 len);
 struct dmr_fault *dmr_fault_find(struct dmr_instance *inst, u64 id);
 bool dmr_fault_overlaps(struct dmr_instance *inst, u64 start, u64 len);

@@ -48,10 +48,8 @@ static int store(struct dmr_instance *inst, u64 start, u64 last, void *value)
 {
 	int r;
 
-	if (!dmr_is_ready(inst))	/* nobody looks up */
-		return mtree_store_range(&inst->table, start, last, value, GFP_KERNEL);
-	WRITE_ONCE(inst->storing, true);
-	r = mtree_store_range(&inst->table, start, last, value, GFP_ATOMIC);
+	WRITE_ONCE(inst->storing, dmr_is_ready(inst));	/* before that nobody looks up */
+	r = mtree_store_range(&inst->table, start, last, value, inst->storing ? GFP_ATOMIC : GFP_KERNEL);
 	WRITE_ONCE(inst->storing, false);
 	return r;
 }

@@ -9,33 +9,26 @@ unsigned int dmr_block(struct dmr_target *t)
 		   bdev_logical_block_size(t->dev[DMR_SPARE]->bdev)) >> SECTOR_SHIFT;
 }
 
-static int end_in_map(struct dmr_bio *pb, blk_status_t status)
-{
-	dmr_end(pb, status);
-	return DM_MAPIO_SUBMITTED;
-}
-
-static int hold_in_map(struct dmr_bio *pb, enum dmr_reason reason)
-{
-	dmr_hold_or_end(pb, reason, BLK_STS_OK);
-	return DM_MAPIO_SUBMITTED;
-}
-
 /* To pb->place. */
 static int go(struct dmr_bio *pb, struct bio *bio)
 {
 	bio->bi_bdev = pb->t->dev[pb->place.dest]->bdev;
 	bio->bi_iter.bi_sector = pb->place.sector;
+	if (unlikely(pb->opf & REQ_FUA)) {
+		dmr_sends(pb);
+		bio->bi_opf &= ~dmr_fua_owed(pb, pb->place.dest);
+	}
 	return DM_MAPIO_REMAPPED;
 }
 
 static int map_flush(struct dmr_bio *pb, struct bio *bio)
 {
-	struct dmr_instance *inst = pb->t->inst;
 	enum dmr_dest dest = dm_bio_get_target_bio_nr(bio) ? DMR_SPARE : DMR_DATA;
 
-	pb->place = (struct dmr_place){ .dest = dest, .gen = READ_ONCE(inst->flush_fails[dest]) };
-	return likely(dmr_is_ready(inst)) ? go(pb, bio) : hold_in_map(pb, DMR_PARK);
+	pb->place = (struct dmr_place){ .dest = dest };
+	dmr_sends(pb);
+	pb->owes = BIT(dest);
+	return likely(dmr_is_ready(pb->t->inst)) ? go(pb, bio) : dmr_hold_or_end(pb, DMR_PARK, BLK_STS_OK);
 }
 
 static int map_slow(struct dmr_bio *pb, struct bio *bio)
@@ -43,25 +36,26 @@ static int map_slow(struct dmr_bio *pb, struct bio *bio)
 	const struct dmr_place *p = &pb->place;
 
 	if (dmr_fua_fails(pb))
-		return end_in_map(pb, BLK_STS_IOERR);
+		return dmr_end(pb, BLK_STS_IOERR);
 	dmr_lookup(pb->t->inst, p->start, p->len, &pb->place);
 	if (p->len < bio_sectors(bio)) {
 		dm_accept_partial_bio(bio, p->len);
 		pb->iter = bio->bi_iter;
 	}
 	if (dmr_is_noop(pb, p))
-		return end_in_map(pb, BLK_STS_OK);
+		return dmr_end(pb, BLK_STS_OK);
 	if (p->dest == DMR_DATA || p->dest == DMR_SPARE)
 		return go(pb, bio);
 	if (p->dest == DMR_POISONED && !op_is_write(pb->opf)) {
 		dmr_count(pb->t->inst, poison_reads);
-		return end_in_map(pb, BLK_STS_MEDIUM);
+		return dmr_end(pb, BLK_STS_MEDIUM);
 	}
 	if (pb->opf & REQ_RAHEAD)
-		return end_in_map(pb, BLK_STS_IOERR);
+		return dmr_end(pb, BLK_STS_IOERR);
 	if (pb->opf & REQ_NOWAIT)
-		return end_in_map(pb, BLK_STS_AGAIN);
-	return hold_in_map(pb, p->dest == DMR_FENCED ? DMR_PARK : DMR_HEAL);
+		return dmr_end(pb, BLK_STS_AGAIN);
+	return p->dest == DMR_FENCED ? dmr_hold_or_end(pb, DMR_PARK, BLK_STS_OK) :
+				       dmr_hold_or_end(pb, DMR_HEAL, BLK_STS_MEDIUM);
 }
 
 static int dmr_map(struct dm_target *ti, struct bio *bio)
@@ -76,6 +70,7 @@ static int dmr_map(struct dm_target *ti, struct bio *bio)
 	pb->ended = pb->held = false;
 	pb->error = BLK_STS_IOERR;
 	pb->fault = NULL;
+	pb->owes = 0;
 	if (unlikely(bio->bi_opf & REQ_PREFLUSH))
 		return map_flush(pb, bio);
 	/* The generation before the table; pairs with dmr_publish(). */
@@ -92,9 +87,9 @@ static int dmr_end_io(struct dm_target *ti, struct bio *bio, blk_status_t *error
 	if (unlikely(pb->ended))
 		return DM_ENDIO_DONE;
 	if (unlikely(dmr_is_flush(pb)))
-		*error = dmr_flush_done(pb, *error);
+		*error = dmr_flush_done(pb, pb->place.dest, *error);
 	else if (likely(!*error) || !dmr_passes(pb, *error))
-		need = dmr_need(pb, &pb->place, *error);
+		need = dmr_need(pb, &pb->place, *error) ?: dmr_written(pb);
 	if (likely(!need))
 		return DM_ENDIO_DONE;
 	*error = dmr_hold(pb, need, *error);
@@ -103,26 +98,18 @@ static int dmr_end_io(struct dm_target *ti, struct bio *bio, blk_status_t *error
 	return *error ? DM_ENDIO_DONE : DM_ENDIO_INCOMPLETE;
 }
 
-#define OPTION(name, field, max, preset) \
-	{ #name, { 1, max, "Invalid " #name " (1 to " #max ")" }, \
-	  offsetof(struct dmr_options, field), preset }
+#define OPTION(name, max, preset) { #name, { 1, max, "Invalid " #name " (1 to " #max ")" }, preset }
 
-static const struct dmr_option {
+static const struct {
 	const char *name;
 	struct dm_arg arg;
-	size_t at;
 	unsigned int preset;
-} dmr_known_options[] = {
-	OPTION(hold_deadline_ms, hold_ms, 119000, 60000),
-	OPTION(ready_deadline_ms, ready_ms, 119000, 60000),
-	OPTION(max_held_bios, max_held_bios, 65536, 1024),
-	OPTION(max_held_kib, max_held_kib, 4194304, 65536),
+} dmr_known_options[DMR_OPTIONS] = {
+	[DMR_HOLD_MS] = OPTION(hold_deadline_ms, 119000, 60000),
+	[DMR_READY_MS] = OPTION(ready_deadline_ms, 119000, 60000),
+	[DMR_MAX_BIOS] = OPTION(max_held_bios, 65536, 1024),
+	[DMR_MAX_KIB] = OPTION(max_held_kib, 4194304, 65536),
 };
-
-static unsigned int *option(struct dmr_target *t, const struct dmr_option *o)
-{
-	return (void *)&t->opt + o->at;
-}
 
 int dmr_bad(struct dm_target *ti, int r, char *text)
 {
@@ -133,11 +120,11 @@ int dmr_bad(struct dm_target *ti, int r, char *text)
 static int parse_option(struct dm_target *ti, struct dmr_target *t, struct dm_arg_set *as)
 {
 	const char *name = dm_shift_arg(as);
-	const struct dmr_option *o;
+	unsigned int i;
 
-	for (o = dmr_known_options; o < dmr_known_options + ARRAY_SIZE(dmr_known_options); o++)
-		if (!strcmp(name, o->name))
-			return dm_read_arg(&o->arg, as, option(t, o), &ti->error);
+	for (i = 0; i < DMR_OPTIONS; i++)
+		if (!strcmp(name, dmr_known_options[i].name))
+			return dm_read_arg(&dmr_known_options[i].arg, as, t->opt.value + i, &ti->error);
 	if (strcmp(name, "queue_if_no_daemon"))
 		return dmr_bad(ti, -EINVAL, "Unknown option");
 	t->opt.queue_unowned = true;
@@ -146,13 +133,12 @@ static int parse_option(struct dm_target *ti, struct dmr_target *t, struct dm_ar
 
 static int parse_options(struct dm_target *ti, struct dmr_target *t, struct dm_arg_set *as)
 {
-	static const struct dm_arg count = { 0, 2 * ARRAY_SIZE(dmr_known_options) + 1,
-					     "Invalid number of options" };
+	static const struct dm_arg count = { 0, 2 * DMR_OPTIONS + 1, "Invalid number of options" };
 	unsigned int i, n;
 	int r = 0;
 
-	for (i = 0; i < ARRAY_SIZE(dmr_known_options); i++)
-		*option(t, &dmr_known_options[i]) = dmr_known_options[i].preset;
+	for (i = 0; i < DMR_OPTIONS; i++)
+		t->opt.value[i] = dmr_known_options[i].preset;
 	if (!as->argc)
 		return 0;
 	r = dm_read_arg_group(&count, as, &n, &ti->error);
@@ -266,10 +252,10 @@ static void dmr_status(struct dm_target *ti, status_type_t type, unsigned int fl
 		       inst->commit);
 		break;
 	case STATUSTYPE_TABLE:
-		DMEMIT("%s %s %zu", t->dev[DMR_DATA]->name, t->dev[DMR_SPARE]->name,
-		       2 * ARRAY_SIZE(dmr_known_options) + t->opt.queue_unowned);
-		for (i = 0; i < ARRAY_SIZE(dmr_known_options); i++)
-			DMEMIT(" %s %u", dmr_known_options[i].name, *option(t, &dmr_known_options[i]));
+		DMEMIT("%s %s %d", t->dev[DMR_DATA]->name, t->dev[DMR_SPARE]->name,
+		       2 * DMR_OPTIONS + t->opt.queue_unowned);
+		for (i = 0; i < DMR_OPTIONS; i++)
+			DMEMIT(" %s %u", dmr_known_options[i].name, t->opt.value[i]);
 		if (t->opt.queue_unowned)
 			DMEMIT(" queue_if_no_daemon");
 		break;
@@ -306,14 +292,12 @@ static struct target_type dmr_target_type = {
 	.iterate_devices = dmr_iterate_devices,
 };
 
-atomic_t dmr_live_instances, dmr_live_faults, dmr_live_bios;
+atomic_t dmr_live_instances, dmr_live_faults;
 
 module_param_named(live_instances, dmr_live_instances.counter, int, 0444);
 MODULE_PARM_DESC(live_instances, "Instances in memory");
 module_param_named(live_faults, dmr_live_faults.counter, int, 0444);
 MODULE_PARM_DESC(live_faults, "Faults and fences in memory");
-module_param_named(live_bios, dmr_live_bios.counter, int, 0444);
-MODULE_PARM_DESC(live_bios, "Held bios");
 
 static int __init dmr_init(void)
 {

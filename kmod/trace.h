@@ -7,7 +7,7 @@
 
 #include <linux/tracepoint.h>
 
-/* A fault or fence has come to a state: open, busy, placed, voided, installed, released, failed... */
+/* A fault or fence has come to a state: open, busy, tried, placed, installed, released, failed... */
 TRACE_EVENT(dm_remap_fault,
 	TP_PROTO(const struct dmr_fault *f, const char *state),
 	TP_ARGS(f, state),

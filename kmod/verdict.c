@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* What the messages do, but for TRY and PLACE. Each is checked whole before it changes anything. */
+/* What the messages do, but for TRY, PLACE and FLUSH_FAILED. Each is checked whole before it changes anything. */
 #include "shim.h"
 
 static int claim(struct sk_buff *skb, struct genl_info *info)
@@ -57,14 +57,12 @@ static int admit(struct dmr_instance *inst, const struct dm_remap_extent *e,
 		   !dmr_inside(e->slot - inst->slot_start, e->len, inst->slot_sectors) : e->slot)
 		return dmr_refuse(extack, -ERANGE, "extent's slot is unaligned or outside the slot area");
 	if (slot && dmr_slots_used(inst, e->slot, e->len))
-		return dmr_refuse(extack, -EEXIST,
-				  "two extents, or a retired range, share a sector of the spare");
+		return dmr_refuse(extack, -EEXIST, "extent shares a sector of the spare");
 	if (retired && e->start)
 		return dmr_refuse(extack, -EINVAL, "a retired range has no start");
 	if (!retired && (e->start < inst->loaded || (e->start | e->len) % inst->block ||
 			 !dmr_inside(e->start, e->len, inst->sectors)))
-		return dmr_refuse(extack, -ERANGE,
-				  "extent is out of order, unaligned, or past the end of the device");
+		return dmr_refuse(extack, -ERANGE, "extent is unsorted, unaligned or past the end");
 	if (retired)
 		bitmap_set(inst->retired, e->slot - inst->slot_start, e->len);
 	else
@@ -168,6 +166,7 @@ static int install(struct sk_buff *skb, struct genl_info *info)
 	struct dmr_bio *pb, *next;
 	struct dmr_fault *f;
 	LIST_HEAD(done);
+	bool written;
 	int r;
 
 	if (commit < inst->commit)
@@ -190,17 +189,21 @@ static int install(struct sk_buff *skb, struct genl_info *info)
 		f = dmr_fault_find(inst, ids[i]);
 		if (!f)
 			continue;
-		/* What was not written by PLACE looks again, as if it had been parked. */
+		/* What PLACE has not written, or a flush of its disk may have lost since, looks again. */
+		written = f->pb && (f->flags & DM_REMAP_FAULT_F_WRITE) &&
+			  f->pb->fails[DMR_DATA] == READ_ONCE(inst->flush_fails[DMR_DATA]);
 		if (f->pb)
-			list_add_tail(&f->pb->node, f->flags & DM_REMAP_FAULT_F_WRITE ?
-				      &done : &inst->parked);
+			list_add_tail(&f->pb->node, written ? &done : &inst->parked);
 		dmr_fault_end(f, "installed");
 		dmr_count(inst, installs);
 	}
 	/* Only now, with the mapping visible, are the placed writes done. */
 	list_for_each_entry_safe(pb, next, &done, node) {
 		list_del_init(&pb->node);
-		dmr_end(pb, dmr_fua_fails(pb) ? BLK_STS_IOERR : BLK_STS_OK);
+		if (dmr_written(pb))
+			dmr_hold_or_end(pb, DMR_REDO, BLK_STS_OK);
+		else
+			dmr_end(pb, dmr_fua_fails(pb) ? BLK_STS_IOERR : BLK_STS_OK);
 	}
 	return 0;
 }
@@ -243,8 +246,7 @@ static int fence(struct sk_buff *skb, struct genl_info *info)
 	void *hdr;
 
 	if ((start | len) % inst->block || !dmr_inside(start, len, inst->sectors))
-		return dmr_refuse(extack, -ERANGE,
-				  "range is empty, unaligned or past the end of the device");
+		return dmr_refuse(extack, -ERANGE, "range is empty, unaligned or past the end");
 	if (!dmr_is_ready(inst))
 		return dmr_refuse(extack, -EBUSY, "instance is not ready");
 	if (dmr_fault_overlaps(inst, start, len))

@@ -34,8 +34,6 @@ static struct test {
 	atomic_t opened, issued;
 } *test_now;
 
-atomic_t dmr_live_bios;
-
 struct bio *test_to_bio(void *pb)
 {
 	return &container_of(pb, struct test_bio, pb)->bio;
@@ -153,7 +151,6 @@ static void expect_nothing_held(struct kunit *test, struct test *t)
 {
 	KUNIT_EXPECT_EQ(test, 0, t->inst->held_bios);
 	KUNIT_EXPECT_EQ(test, 0, t->inst->held_sectors);
-	KUNIT_EXPECT_EQ(test, 0, atomic_read(&dmr_live_bios));
 }
 
 /* Ends whatever is held, as a noflush suspend does. */

@@ -5,8 +5,8 @@
 //! A write fault is searched (TRY), controlled, placed, flushed, checked, committed and installed;
 //! a read fault is searched by reads, controlled, and poisoned the same way; [`Step`] names where
 //! a fault stands. Files in the order of that path: `event` (the words), `device` (state, listing),
-//! `session` (claim, load, adopt), `triage` (search and control), `search`, `control`, `breaker`, `place`, `spare`,
-//! `commit`; `policy` and `snapshot` are what an operator sets and sees.
+//! `session` (claim, load, adopt), `fault` (its steps), `triage` (search and control), `search`, `control`, `breaker`,
+//! `place`, `spare`, `commit`, `durable`; `policy` and `snapshot` are what an operator sets and sees.
 
 mod breaker;
 mod commit;

@@ -8,9 +8,9 @@ use thiserror::Error;
 pub struct Policy {
     /// How often an unreadable block is read again before it is called unreadable.
     pub read_retries: u32,
-    /// How often a fault is placed, each time without the slots that failed.
+    /// How often a fault is placed in all: without the slots that failed, or again if a flush did.
     pub place_attempts: u32,
-    /// The most faults in a row whose neighbourhood does not answer either.
+    /// The most faults in a row whose near surroundings do not answer either.
     pub breaker_faults: u32,
     /// Such a row is forgotten after this long without another one, in seconds.
     pub breaker_window: u64,

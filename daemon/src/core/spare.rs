@@ -29,7 +29,7 @@ pub struct Spare {
     /// Their sum.
     room: Sectors,
     /// Allocation goes on from here: behind the highest slot in use, so that a restart finds the
-    /// same place and what copy-back freed is taken last.
+    /// same place and what was given up is taken last.
     cursor: Slot,
 }
 

@@ -43,7 +43,7 @@ impl Doubt {
 pub struct Shared<D, F> {
     pub(super) disk: D,
     other: F,
-    /// As of the last flush of ours.
+    /// As of the last flush of ours that the disk took.
     seen: Option<Failures>,
 }
 

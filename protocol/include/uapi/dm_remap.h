@@ -20,8 +20,12 @@
  * to slots and, once that is done, pins its fence; the daemon flushes the
  * spare, lists once more to see that no flush of the spare failed meanwhile,
  * commits, and sends INSTALL, which changes the table and completes the bio.
+ * A flush that somebody else sends and that fails may also lose what a flush of
+ * the daemon's own was to cover, which then succeeds: after each of these it
+ * reads spare_flush_errors, and what it wrote before is unknown if that rose.
  *
  *	open   -> busy    TRY, PLACE (I/O is on its way)
+ *	open   -> placed  PLACE without a held write: the fence is pinned
  *	busy   -> open    TRY is done, or a piece of PLACE failed
  *	busy   -> placed  PLACE is done: the fence is pinned
  *	placed -> busy    PLACE again, while the bio is held (the spare's
@@ -31,7 +35,7 @@
  *			  suspend), its owner left (FENCE only)
  *
  * Errors common to the commands: ESRCH no such instance; EACCES the sender
- * has not claimed it; ENOENT no such fault; EBUSY a fault's state does not
+ * has not claimed it (dumps need no claim); ENOENT no such fault; EBUSY a fault's state does not
  * allow it now (list and try again); ERANGE a range or slot is outside its
  * device, slot area or fault; ENOSPC the table would have too many extents;
  * EINVAL anything else that is malformed; ENOMEM try again: nothing was changed,
@@ -98,14 +102,16 @@
  * @DM_REMAP_CMD_INSTALL: do: INSTANCE, COMMIT, FAULT_IDS, all placed, or nothing is
  *	installed. A fault that has already ended is passed over: a placed
  *	one ends only by its owner's INSTALL or RELEASE. A held write
- *	completes; other held bios go through the table again.
+ *	completes; other held bios go through the table again. ESTALE: COMMIT
+ *	is below the last installed one.
  * @DM_REMAP_CMD_RELEASE: do: INSTANCE, FAULT_ID; lifts the fence, leaves the table,
  *	and sends the held bio through the table again.
  * @DM_REMAP_CMD_FAIL: do: INSTANCE, FAULT_ID; ends the held bio with its original
- *	error. A pinned fence stays.
+ *	error. A pinned fence stays. ENOENT: its bio has left already, too.
  * @DM_REMAP_CMD_FENCE: do: INSTANCE, START, LEN; a fault without a bio. Replies with
  *	FAULT_ID, after every I/O that is looked up later sees the fence.
- *	EBUSY: it overlaps a fault.
+ *	EBUSY: it overlaps a fault, the instance is not ready, or it has as many
+ *	faults as it can.
  * @DM_REMAP_CMD_DOORBELL: event: INSTANCE.
  * @DM_REMAP_CMD_FLUSH_FAILED: do: INSTANCE; a flush of the spare that the owner sent
  *	by itself has failed. It counts in spare_flush_fails, and the next flush
@@ -306,9 +312,9 @@ struct dm_remap_counters {
 	__u64 passed;			/* errors passed up by their class */
 	__u64 poison_reads;		/* reads failed at poison */
 	__u64 redone;			/* writes repeated after a table change */
-	__u64 spare_flush_errors;	/* flushes of the spare from map that failed */
+	__u64 spare_flush_errors;	/* flushes of the spare that came through map and failed */
 	__u64 data_flush_fails;		/* failed flushes of the data device */
-	__u64 spare_flush_fails;	/* of the spare, FLUSH_FAILED included */
+	__u64 spare_flush_fails;	/* these, and FLUSH_FAILED */
 	__u64 held_bios;		/* gauge */
 	__u64 held_sectors;		/* gauge */
 	__u64 extents;			/* gauge */

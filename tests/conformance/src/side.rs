@@ -14,6 +14,8 @@ pub struct Config {
     pub queue_unowned: bool,
     /// Bad sectors say that the medium is bad; otherwise nothing.
     pub says_medium: bool,
+    /// The disks have no FUA themselves.
+    pub emulated_fua: bool,
 }
 
 impl Default for Config {
@@ -26,6 +28,7 @@ impl Default for Config {
             max_held: 1024,
             queue_unowned: false,
             says_medium: false,
+            emulated_fua: true,
         }
     }
 }

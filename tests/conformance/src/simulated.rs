@@ -33,6 +33,7 @@ impl Simulated {
             max_held: config.max_held,
             queue_unowned: config.queue_unowned,
             says_medium: config.says_medium,
+            emulated_fua: config.emulated_fua,
             lying_flush: false,
             lost_bells: 0,
             no_memory: 0,

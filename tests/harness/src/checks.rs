@@ -11,22 +11,27 @@ use crate::oracle::Oracle;
 pub struct Checks {
     /// Sectors of the spare that were installed while the instance lives.
     installed: BTreeSet<u64>,
-    /// That failed, with the commit from which on this is durable for sure.
+    /// That failed, with the number of the listing in which the owner was shown it.
     failed: BTreeMap<u64, u64>,
     fresh: BTreeSet<u64>,
-    commit: u64,
+    listings: u64,
+    /// Faults, with the number of listings before their last PLACE.
+    placed: BTreeMap<u64, u64>,
+    /// What was listed by then is durable for sure.
+    durable: u64,
     pub violation: Option<String>,
 }
 
 impl Checks {
     /// A PLACE was accepted.
-    pub fn placed(&mut self, pieces: &[Piece], unit: u64) {
+    pub fn placed(&mut self, fault: u64, pieces: &[Piece], unit: u64) {
+        self.placed.insert(fault, self.listings);
         for piece in pieces.iter().filter(|p| p.kind == Kind::Mapped) {
             for slot in piece.slot..piece.slot + u64::from(piece.len).next_multiple_of(unit) {
                 if self.installed.contains(&slot) {
                     self.violate(format!("I4: installed slot {slot} is placed again"));
                 }
-                if self.failed.get(&slot).is_some_and(|&from| self.commit >= from) {
+                if self.failed.get(&slot).is_some_and(|&listing| listing <= self.durable) {
                     self.violate(format!("I4: slot {slot}, which failed, is handed out again"));
                 }
             }
@@ -54,23 +59,27 @@ impl Checks {
         self.fresh.extend(slot..slot + len);
     }
 
-    /// The owner has seen which slots failed: a commit that it begins from here on says so. One may be
-    /// under way that does not.
-    pub fn listed(&mut self, commit: u64) {
+    /// The owner is shown which slots failed.
+    pub fn listed(&mut self) {
+        self.listings += 1;
         let fresh = std::mem::take(&mut self.fresh);
-        self.failed.extend(fresh.into_iter().map(|slot| (slot, commit + 2)));
+        self.failed.extend(fresh.into_iter().map(|slot| (slot, self.listings)));
     }
 
-    pub fn committed(&mut self, commit: u64) {
-        self.commit = self.commit.max(commit);
+    /// The commit that names a fault, which has pieces, was begun after its PLACE, and says too which slots had failed by
+    /// then.
+    pub fn committed(&mut self, fault: u64) {
+        let listing = self.placed.remove(&fault).unwrap_or(0);
+        self.durable = self.durable.max(listing);
     }
 
     /// What is not durable is forgotten, and slots of mappings that were replaced may be free.
     pub fn power_cut(&mut self) {
         self.installed.clear();
         self.fresh.clear();
-        let commit = self.commit;
-        self.failed.retain(|_, &mut from| from <= commit);
+        self.placed.clear();
+        let durable = self.durable;
+        self.failed.retain(|_, &mut listing| listing <= durable);
     }
 
     fn violate(&mut self, what: String) {

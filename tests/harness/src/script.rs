@@ -17,6 +17,9 @@ pub struct Config {
     /// Bad sectors say that the medium is bad.
     pub says_medium: bool,
     pub lying_flush: bool,
+    /// The disks have no FUA themselves: the block layer would flush them behind such a write.
+    #[serde(default)]
+    pub emulated_fua: bool,
     /// Of 100 doorbells, so many are lost.
     pub lost_bells: u64,
     /// Of 100 requests, so many find no memory.

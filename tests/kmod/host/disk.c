@@ -53,8 +53,13 @@ static blk_status_t land(struct bio *bio)
 
 	if (bdev->gone)
 		return BLK_STS_OFFLINE;
-	if (bio->bi_opf & REQ_PREFLUSH)
+	if ((bio->bi_opf & REQ_FUA) && !bdev->fua)
+		host_bug("FUA goes to a disk that has none");
+	if (bio->bi_opf & REQ_PREFLUSH) {
+		if (n || (bio->bi_opf & REQ_FUA))
+			host_bug("a flush has data, or asks for FUA");
 		return flush(bdev);
+	}
 	if ((bio->bi_opf & REQ_OP_MASK) == REQ_OP_DISCARD)
 		return BLK_STS_OK;
 	if (!dmr_inside(bio->bi_iter.bi_sector, n, bdev->sectors))

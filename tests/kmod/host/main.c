@@ -138,6 +138,9 @@ static void carry_out(char *words)
 	} else if (!strcmp(word, "error")) {
 		bdev = disk(&words);
 		bdev->bad_status = number(&words);
+	} else if (!strcmp(word, "fua")) {
+		bdev = disk(&words);
+		bdev->fua = number(&words);
 	} else if (!strcmp(word, "stall")) {
 		bdev = disk(&words);
 		bdev->stalled = number(&words);
@@ -167,7 +170,7 @@ static void take_down(void)
 {
 	host_dm_exit();
 	host_module_exit();
-	if (dmr_live_instances.counter || dmr_live_faults.counter || dmr_live_bios.counter)
+	if (dmr_live_instances.counter || dmr_live_faults.counter)
 		host_bug("objects outlive the module");
 	host_disk_exit(&host_disks[0]);
 	host_disk_exit(&host_disks[1]);

@@ -86,6 +86,10 @@ impl Host {
             line += " queue_if_no_daemon";
         }
         host.command(&line)?;
+        if !config.emulated_fua {
+            host.command("fua 0 1")?;
+            host.command("fua 1 1")?;
+        }
         if !config.says_medium {
             host.command(&format!("error 0 {IOERR}"))?;
             host.command(&format!("error 1 {IOERR}"))?;

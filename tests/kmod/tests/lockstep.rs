@@ -56,11 +56,11 @@ fn the_module_does_what_the_model_does() {
     let held = prop_oneof![Just(3), Just(1024)];
     let begun = proptest::option::weighted(0.8, choice::parts());
     let random = proptest::collection::vec(choice::random(), 1..80);
-    let runs = (any::<[bool; 2]>(), held, begun, random);
+    let runs = (any::<[bool; 3]>(), held, begun, random);
     let happened = RefCell::new([0; 12]);
     let ended = TestRunner::new(config).run(
         &runs,
-        |([queue_unowned, says_medium], max_held, begun, random)| {
+        |([queue_unowned, says_medium, emulated_fua], max_held, begun, random)| {
             let begun = begun.into_iter().flat_map(choice::served);
             let choices: Vec<_> = begun.chain(random.iter().flat_map(choice::expand)).collect();
             let config = Config {
@@ -71,6 +71,7 @@ fn the_module_does_what_the_model_does() {
                 max_held,
                 queue_unowned,
                 says_medium,
+                emulated_fua,
             };
             let c = play(&config, &choices)
                 .map_err(|error| TestCaseError::fail(format!("{error:#}")))?;

@@ -57,6 +57,8 @@ pub struct Io {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
     None,
+    /// A write goes again, or is flushed behind.
+    Redo,
     Park,
     Heal,
     Fault,
@@ -72,8 +74,13 @@ pub struct Bio {
     pub fua: bool,
     pub ahead: bool,
     pub tag: u64,
-    /// Of a flush: its device's failed flushes.
     pub generation: u64,
+    /// Flushes of each disk that had failed when it was sent.
+    pub fails: [u64; 2],
+    /// Disks to flush, before it ends.
+    pub owes: [bool; 2],
+    /// A write that does nothing but that any more.
+    pub flushing: bool,
     pub dest: Which,
     pub dest_sector: u64,
     pub held: bool,
@@ -86,6 +93,12 @@ pub struct Bio {
     pub why: Why,
     pub fault: Option<u64>,
     pub found: Vec<(u64, u64)>,
+}
+
+impl Bio {
+    pub fn is_flush(&self) -> bool {
+        self.kind == IoKind::Flush || self.flushing
+    }
 }
 
 /// Who is told when it is back.

@@ -1,21 +1,43 @@
 //! `flush.c`: what a failed flush means for later ones.
 
-use super::bio::Sts;
+use super::bio::{Reason, Sts};
 use crate::script::Which;
 use crate::sys::Sys;
 
 impl Sys {
-    pub(super) fn flush_done(&mut self, b: usize, status: Sts) -> Sts {
-        let (dest, generation) = (self.k.bios[b].dest, self.k.bios[b].generation);
+    pub(super) fn sends(&mut self, b: usize) {
+        self.k.bios[b].owes = [false; 2];
+        self.k.bios[b].fails = self.k.flush_fails;
+    }
+
+    /// May FUA not go to that disk? Then it is to be flushed.
+    pub(super) fn fua_owed(&mut self, b: usize, dest: Which) -> bool {
+        let owed = self.k.bios[b].fua && self.config.emulated_fua;
+        self.k.bios[b].owes[dest as usize] |= owed;
+        owed
+    }
+
+    /// What a write that is where it belongs has to do yet.
+    pub(super) fn written(&mut self, b: usize) -> Reason {
+        let bio = &mut self.k.bios[b];
+        if bio.owes == [false; 2] || bio.is_flush() {
+            return Reason::None;
+        }
+        bio.flushing = true;
+        Reason::Redo
+    }
+
+    pub(super) fn flush_done(&mut self, b: usize, dest: Which, status: Sts) -> Sts {
         let spare = dest == Which::Spare;
         let at = dest as usize;
+        let fails = self.k.bios[b].fails[at];
         let mut told = status;
         if status != Sts::Ok {
             self.k.flush_fails[at] += 1;
             self.k.counts.spare_flush_errors += u64::from(spare);
             self.k.flush_bad[at] = true;
             self.ring();
-        } else if self.k.flush_fails[at] != generation {
+        } else if self.k.flush_fails[at] != fails {
             told = Sts::Io;
         } else {
             self.k.flush_bad[at] = false;

@@ -3,7 +3,7 @@
 use dmremap_protocol::uapi::FaultState;
 
 use super::Suspend;
-use super::bio::{IoKind, Reason, Sts, Why};
+use super::bio::{Reason, Sts, Why};
 use crate::sys::{Ev, Sys};
 
 const TICK: u64 = 250_000;
@@ -13,8 +13,7 @@ const MAX_SECTORS: u64 = 2 * 65_536;
 impl Sys {
     pub(super) fn may_fault(&mut self, b: usize, status: Sts) -> bool {
         let bio = &self.k.bios[b];
-        let may =
-            matches!(status, Sts::Medium | Sts::Io) && bio.kind != IoKind::Flush && !bio.ahead;
+        let may = matches!(status, Sts::Medium | Sts::Io) && !bio.is_flush() && !bio.ahead;
         self.k.counts.passed += u64::from(!may);
         may
     }
@@ -58,9 +57,6 @@ impl Sys {
         if error != Sts::Ok {
             bio.error = error;
         }
-        if reason == Reason::Heal {
-            bio.error = Sts::Medium;
-        }
         if reason != Reason::OpDone {
             if let Some(over) = self.hold_over(b) {
                 return Some(over);
@@ -75,7 +71,7 @@ impl Sys {
         let sectors = self.k.bios[b].len;
         let full =
             self.k.held_bios >= self.k.max_held || self.k.held_sectors + sectors > MAX_SECTORS;
-        if !held && self.k.held_bios > 0 && full {
+        if !held && reason != Reason::Redo && self.k.held_bios > 0 && full {
             self.k.counts.refused += 1;
             return Some((self.last_word(b), Why::Bound));
         }
@@ -112,8 +108,7 @@ impl Sys {
     fn is_fenced(&self, b: usize) -> bool {
         let bio = &self.k.bios[b];
         !self.k.ready
-            || bio.kind != IoKind::Flush
-                && self.k.faults.iter().any(|f| f.overlaps(bio.start, bio.len))
+            || !bio.is_flush() && self.k.faults.iter().any(|f| f.overlaps(bio.start, bio.len))
     }
 
     pub(super) fn send(&mut self) {
@@ -132,7 +127,7 @@ impl Sys {
             }
             if let Some((status, why)) = self.hold_over(b) {
                 self.end(b, status, why);
-            } else if self.k.bios[b].reason != Reason::Park {
+            } else if self.k.bios[b].reason >= Reason::Heal {
                 self.open_fault(b);
             } else if self.is_fenced(b) {
                 self.k.parked.push(b);

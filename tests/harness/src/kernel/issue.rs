@@ -72,13 +72,15 @@ impl Sys {
         if bio.pending > 0 {
             return;
         }
-        let (next, status, why) = (bio.next, bio.status, bio.why);
+        let (mut next, status, why) = (bio.next, bio.status, bio.why);
         if bio.fault.is_some() {
             self.hold(b, Reason::OpDone, Sts::Ok);
-        } else if bio.kind == IoKind::Flush {
-            let status = self.flush_done(b, status);
-            self.end(b, status, Why::Flush);
-        } else if next == Reason::None || next == Reason::Fault && !self.may_fault(b, status) {
+            return;
+        }
+        if next == Reason::None && status == Sts::Ok {
+            next = self.written(b);
+        }
+        if next == Reason::None || next == Reason::Fault && !self.may_fault(b, status) {
             let why = if why == Why::None { Why::Class } else { why };
             self.end(b, status, why);
         } else {
@@ -95,13 +97,17 @@ impl Sys {
                 (Some(fault), Some(piece), _) => fault.pieces[piece].result = wire(status),
                 (Some(fault), None, _) => fault.rest_failed = true,
             }
+        } else if flight.kind == IoKind::Flush {
+            let status = self.flush_done(b, flight.dest, status);
+            self.k.bios[b].why = Why::Flush;
+            self.note(b, status, Reason::None);
         } else if status != Sts::Ok {
             self.note(b, status, Reason::Fault);
         } else {
             let Flight { generation, start, len, dest, sector, .. } = flight;
             if flight.kind == IoKind::Write && self.stale(generation, start, len, dest, sector) {
                 self.k.counts.redone += 1;
-                self.note(b, Sts::Ok, Reason::Park);
+                self.note(b, Sts::Ok, Reason::Redo);
             }
             self.k.bios[b].found.append(&mut flight.found);
         }
@@ -116,18 +122,20 @@ impl Sys {
         start: u64,
         p: Place,
     ) {
+        let flush = self.k.bios[b].is_flush();
+        let fua = piece.is_none() && !flush && !self.fua_owed(b, p.dest);
         let bio = &mut self.k.bios[b];
         bio.pending += 1;
         let flight = Flight {
             bio: b,
             trip: Trip::Clone { piece },
-            kind: bio.kind,
+            kind: if flush { IoKind::Flush } else { bio.kind },
             dest: p.dest,
             sector: p.sector,
             start,
             len: p.len,
             tag: bio.tag,
-            fua: bio.fua,
+            fua: fua && bio.fua,
             generation,
             done: None,
             found: Vec::new(),
@@ -146,17 +154,20 @@ impl Sys {
         bio.found.clear();
         bio.why = Why::None;
         let (kind, mut sector, mut left) = (bio.kind, bio.start, bio.len);
-        if fua_fails {
+        let (flush, owes) = (bio.is_flush(), bio.owes);
+        if !flush && fua_fails {
             bio.why = Why::Flush;
             self.note(b, Sts::Io, Reason::None);
             left = 0;
         }
-        if kind == IoKind::Flush {
-            let dest = self.k.bios[b].dest;
-            self.k.bios[b].generation = self.k.flush_fails[dest as usize];
-            let place = Place { what: What::Go, dest, sector: 0, len: 0 };
-            self.submit_clone(b, None, generation, 0, place);
+        if flush {
+            for dest in [Which::Data, Which::Spare].into_iter().filter(|&d| owes[d as usize]) {
+                let place = Place { what: What::Go, dest, sector: 0, len: 0 };
+                self.submit_clone(b, None, generation, 0, place);
+            }
             left = 0;
+        } else {
+            self.sends(b);
         }
         while left > 0 {
             let p = self.lookup(sector, left);
@@ -166,7 +177,7 @@ impl Sys {
                     break;
                 }
                 What::Poisoned if kind == IoKind::Write => {
-                    self.note(b, Sts::Ok, Reason::Heal);
+                    self.note(b, Sts::Medium, Reason::Heal);
                     break;
                 }
                 What::Poisoned => {
@@ -199,6 +210,7 @@ impl Sys {
         fault.pieces.iter_mut().for_each(|p| p.result = Status::Ok);
         let (start, len, placing) = (fault.start, fault.len, fault.placing);
         let pieces = fault.pieces.clone();
+        self.sends(b);
         self.k.bios[b].pending = 1;
         let mut done = start;
         for (i, piece) in pieces.iter().enumerate() {

@@ -76,7 +76,7 @@ impl Sys {
                 pieces: if f.state == FaultState::Busy { Vec::new() } else { f.pieces.clone() },
             }));
         }
-        self.checks.listed(self.k.commit);
+        self.checks.listed();
         out
     }
 
@@ -105,7 +105,7 @@ impl Sys {
             extents.push(Extent { start: 0, slot, len: len as u32, kind });
             s = from + len;
         }
-        self.checks.listed(self.k.commit);
+        self.checks.listed();
         vec![Message::Extents { instance: self.k.id, extents }]
     }
 

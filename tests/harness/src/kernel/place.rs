@@ -130,7 +130,7 @@ impl Sys {
             return Err(errno);
         }
         if place {
-            self.checks.placed(&pieces, self.k.unit());
+            self.checks.placed(id, &pieces, self.k.unit());
         }
         let fault = &mut self.k.faults[f];
         fault.pieces = pieces;

@@ -69,6 +69,9 @@ impl Sys {
                     ahead,
                     tag: id,
                     generation: self.k.generation,
+                    fails: [0; 2],
+                    owes: [false; 2],
+                    flushing: false,
                     dest,
                     dest_sector: 0,
                     held: false,
@@ -96,13 +99,13 @@ impl Sys {
     fn map(&mut self, b: usize) -> u64 {
         let (kind, start, len) = (self.k.bios[b].kind, self.k.bios[b].start, self.k.bios[b].len);
         if kind == IoKind::Flush {
-            if !self.k.ready {
-                self.hold_or_end(b, Reason::Park, Sts::Ok);
-                return len;
-            }
             let dest = self.k.bios[b].dest;
-            self.k.bios[b].generation = self.k.flush_fails[dest as usize];
-            self.go(b, dest, 0);
+            self.sends(b);
+            self.k.bios[b].owes[dest as usize] = true;
+            match self.k.ready {
+                true => self.go(b, dest, 0),
+                false => self.hold_or_end(b, Reason::Park, Sts::Ok),
+            }
             return len;
         }
         if self.fua_fails(b) {
@@ -120,16 +123,21 @@ impl Sys {
             }
             _ if self.k.bios[b].ahead => self.end(b, Sts::Io, Why::Ahead),
             What::Fenced => self.hold_or_end(b, Reason::Park, Sts::Ok),
-            What::Poisoned => self.hold_or_end(b, Reason::Heal, Sts::Ok),
+            What::Poisoned => self.hold_or_end(b, Reason::Heal, Sts::Medium),
         }
         place.len
     }
 
     fn go(&mut self, b: usize, dest: Which, sector: u64) {
+        if self.k.bios[b].fua {
+            self.sends(b);
+        }
+        let owed = self.fua_owed(b, dest);
         let bio = &mut self.k.bios[b];
         bio.dest = dest;
         bio.dest_sector = sector;
         let Bio { kind, start, len, tag, fua, generation, .. } = *bio;
+        let fua = fua && !owed;
         self.fly(Flight {
             bio: b,
             trip: Trip::Own,
@@ -215,7 +223,8 @@ impl Sys {
     fn end_io(&mut self, b: usize, status: Sts) {
         let bio = &self.k.bios[b];
         if bio.kind == IoKind::Flush {
-            let status = self.flush_done(b, status);
+            let dest = bio.dest;
+            let status = self.flush_done(b, dest, status);
             return self.end(b, status, Why::Flush);
         }
         if status != Sts::Ok {
@@ -228,9 +237,12 @@ impl Sys {
         let (dest, sector) = (bio.dest, bio.dest_sector);
         if bio.kind == IoKind::Write && self.stale(generation, start, len, dest, sector) {
             self.k.counts.redone += 1;
-            return self.hold_or_end(b, Reason::Park, Sts::Ok);
+            return self.hold_or_end(b, Reason::Redo, Sts::Ok);
         }
-        self.end(b, Sts::Ok, Why::None);
+        match self.written(b) {
+            Reason::None => self.end(b, Sts::Ok, Why::None),
+            reason => self.hold_or_end(b, reason, Sts::Ok),
+        }
     }
 
     /// `dmr_end`: the bio is on no list.

@@ -5,8 +5,9 @@ use dmremap_protocol::{Extent, Piece, SlotArea};
 use nix::libc;
 
 use super::Cell;
-use super::bio::{Sts, Why};
+use super::bio::{Reason, Sts, Why};
 use crate::oracle::Trouble;
+use crate::script::Which;
 use crate::sys::Sys;
 
 type Done = Result<(), i32>;
@@ -200,21 +201,26 @@ impl Sys {
         for &id in ids {
             let Some(f) = self.k.find(id) else { continue };
             let fault = &self.k.faults[f];
-            match (fault.bio, fault.write) {
-                (Some(b), true) => done.push(b),
-                (Some(b), false) => self.k.parked.push(b),
-                _ => {}
+            let data = Which::Data as usize;
+            if let Some(b) = fault.bio {
+                match fault.write && self.k.bios[b].fails[data] == self.k.flush_fails[data] {
+                    true => done.push(b),
+                    false => self.k.parked.push(b),
+                }
+            }
+            if !fault.pieces.is_empty() {
+                self.checks.committed(id);
             }
             self.fault_end(id);
             self.k.counts.installs += 1;
         }
         self.k.commit = commit;
-        self.checks.committed(commit);
         self.say(|| format!("  installed {ids:?} at commit {commit}"));
         for b in done {
-            match self.fua_fails(b) {
-                true => self.end(b, Sts::Io, Why::Flush),
-                false => self.end(b, Sts::Ok, Why::None),
+            match self.written(b) {
+                Reason::None if self.fua_fails(b) => self.end(b, Sts::Io, Why::Flush),
+                Reason::None => self.end(b, Sts::Ok, Why::None),
+                reason => self.hold_or_end(b, reason, Sts::Ok),
             }
         }
         Ok(())

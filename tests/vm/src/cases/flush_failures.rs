@@ -22,6 +22,9 @@ pub const CASES: &[Case] = &[
     Case::new("flush-failures.of-an-unused-spare-only-alarm", 120, unused_spare).disks(DISKS),
     Case::new("flush-failures.of-the-daemons-own-are-told", 120, the_daemons_own).disks(DISKS),
     Case::new("flush-failures.of-anothers-repeat-a-commit", 120, anothers).disks(DISKS),
+    Case::new("flush-failures.behind-fua-are-no-bad-sectors", 120, behind_fua).disks(DISKS),
+    Case::new("flush-failures.under-a-placed-write-repeat-it", 120, under_a_placed_write)
+        .disks(DISKS),
     Case::new("flush-failures.a-linear-device-forgets-them", 60, linear_forgets)
         .disks(DISKS)
         .must_fail("succeeded, and should not"),
@@ -250,6 +253,59 @@ fn anothers(ctx: &mut Ctx) -> Result<()> {
     Device::shared(NAME).remove()?;
     let served = Served::start()?;
     served.disk()?.verify(NEW[0], 1, 7).context("from the spare")?;
+    served.down()?;
+    bad.remove()
+}
+
+/// No disk here has FUA itself, so it is a write and a flush. That flush fails and loses what others wrote before: who wrote
+/// with FUA has to hear of it, although his sector is good, and would take the write the next time.
+fn behind_fua(ctx: &mut Ctx) -> Result<()> {
+    let bad = bad_disk(ctx)?;
+    let served = Served::new(bad.path(), &ctx.disk(SPARE)?, "")?;
+    let mut asked = Asked::of(ctx, &served.path())?;
+    for (disk, sector) in [(DATA, GOOD), (SPARE, BAD)] {
+        asked.flush_succeeds()?;
+        let flushed = asked.version;
+        asked.write()?;
+        asked.steer.lose_at_flush(disk)?;
+        asked.durable.write_fails(sector, 1, EIO).with_context(|| format!("FUA on disk {disk}"))?;
+        asked.plain.verify(sector, 1, flushed).context("what the failed flush was to keep")?;
+        asked.expect_no_fua().with_context(|| format!("disk {disk} failed a flush behind FUA"))?;
+        asked.flush_succeeds()?;
+        asked.expect_fua().with_context(|| format!("disk {disk} has flushed again"))?;
+    }
+    ensure!(served.listed("mapped")? == [(BAD, 1)], "a good sector is mapped");
+    // A bad sector is still one.
+    asked.durable.fill(NEW[0], 1, 7).context("FUA on a bad sector")?;
+    asked.plain.verify(NEW[0], 1, 7)?;
+    drop(asked);
+    served.down()?;
+    bad.remove()
+}
+
+/// A write is in part on the data disk and in part in its slot when a flush of the data disk fails, and loses its part. Nobody
+/// was told yet that it is written, so it is not enough that he who flushed hears of the failure.
+fn under_a_placed_write(ctx: &mut Ctx) -> Result<()> {
+    let (bad, spare) = (bad_disk(ctx)?, ctx.disk(SPARE)?);
+    let served = Served::new(bad.path(), &spare, "")?;
+    let mut asked = Asked::of(ctx, &served.path())?;
+    asked.flush_succeeds()?;
+    let disk = served.disk()?;
+    let tracer = Tracer::attach(served.daemon.pid(), &spare, Some(Point::Placed))?;
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| disk.fill(NEW[0] - 8, 16, 7));
+        let tracer = tracer.wait(PATIENCE)?;
+        asked.write().context("while the daemon is about to flush")?;
+        asked.steer.lose_at_flush(DATA)?;
+        let errno = asked.plain.flush().err().and_then(|error| error.raw_os_error());
+        ensure!(errno == Some(EIO), "the data disk failed a flush; fsync says errno {errno:?}");
+        tracer.go_on()?;
+        writer.join().unwrap_or_else(|_| bail!("the writer panicked"))
+    })?;
+    asked.flush_succeeds()?;
+    disk.verify(NEW[0] - 8, 16, 7).context("written, and flushed")?;
+    ensure!(served.listed("mapped")?.contains(&(NEW[0], 1)), "the bad sector is not mapped");
+    drop((asked, disk));
     served.down()?;
     bad.remove()
 }

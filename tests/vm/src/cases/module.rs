@@ -133,7 +133,7 @@ fn no_live_object(_: &mut Ctx) -> Result<()> {
     let instances = Owner::new()?.ask(INSTANCE_GET, true, &[])?;
     ensure!(!instances.is_empty(), "no instance is listed");
     drop(remapped);
-    for name in ["live_instances", "live_faults", "live_bios"] {
+    for name in ["live_instances", "live_faults"] {
         let path = format!("/sys/module/dm_remap_shim/parameters/{name}");
         let count = fs::read_to_string(&path).context(path)?;
         ensure!(count.trim() == "0", "{name} is {count}");

@@ -19,6 +19,7 @@ fn config() -> Config {
         queue_unowned: true,
         says_medium: true,
         lying_flush: false,
+        emulated_fua: false,
         lost_bells: 0,
         no_memory: 0,
         lost_answers: 0,

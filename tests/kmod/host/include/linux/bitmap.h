@@ -15,6 +15,11 @@ static inline bool test_bit(u64 n, const unsigned long *map)
 	return map[n / 64] >> (n % 64) & 1;
 }
 
+static inline unsigned int __fls(unsigned long bits)
+{
+	return 63 - __builtin_clzl(bits);
+}
+
 static inline void set_bit(u64 n, unsigned long *map)
 {
 	map[n / 64] |= BIT(n % 64);

@@ -19,7 +19,7 @@ struct block_device {
 	struct host_sector *content;
 	blk_status_t bad_status;
 	unsigned int bad_flushes;
-	bool stalled, gone;
+	bool stalled, gone, fua;
 };
 
 struct gendisk { struct block_device *part0; };
@@ -30,6 +30,10 @@ void host_submit(struct bio *bio);
 
 #define bdev_logical_block_size(bdev) ((bdev)->block)
 #define bdev_nr_sectors(bdev) ((bdev)->sectors)
+#define bdev_write_cache(bdev) ((void)(bdev), true)
+#define bdev_fua(bdev) ((bdev)->fua)
+#define bdev_get_queue(bdev) (bdev)
+#define queue_is_mq(queue) ((void)(queue), true)
 #define bdev_is_zoned(bdev) ((void)(bdev), false)
 #define bdev_max_discard_sectors(bdev) ((void)(bdev), UINT_MAX)
 

@@ -19,11 +19,6 @@ static inline void *kzalloc(size_t size, gfp_t gfp)
 	return host_no_memory(gfp) ? NULL : calloc(1, size);
 }
 
-static inline void *kvmalloc(size_t size, gfp_t gfp)
-{
-	return host_no_memory(gfp) ? NULL : malloc(size);
-}
-
 static inline void *kvcalloc(size_t n, size_t size, gfp_t gfp)
 {
 	return host_no_memory(gfp) ? NULL : calloc(n, size);

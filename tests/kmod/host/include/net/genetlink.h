@@ -27,6 +27,13 @@ static inline void *nla_data(const struct nlattr *a)
 	return (void *)(a + 1);
 }
 
+static inline void *nla_memdup(const struct nlattr *a, gfp_t gfp)
+{
+	void *copy = host_no_memory(gfp) ? NULL : malloc(nla_len(a));
+
+	return copy ? memcpy(copy, nla_data(a), nla_len(a)) : NULL;
+}
+
 static inline u32 nla_get_u32(const struct nlattr *a)
 {
 	u32 value;
