@@ -21,6 +21,11 @@ impl Part {
     pub fn end(self) -> Sectors {
         self.offset + self.len
     }
+
+    pub fn blocks(self, block: Sectors) -> impl Iterator<Item = Part> {
+        let at = move |n| Part { offset: self.offset + Sectors(n * block.0), len: block };
+        (0..self.len.0 / block.0).map(at)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

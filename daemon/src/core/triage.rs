@@ -152,9 +152,10 @@ impl Device {
         };
         let mut spans = fault.places.spans.clone();
         if !fault.flags.write {
-            // Once more, and last: a disk that was away and is back has no damage to poison (I8).
-            let bad = fault.search.bad().iter();
-            let bad = bad.flat_map(|&part| segments(&self.table, fault.start, part));
+            // Once more, and last: a disk that was away and is back has no damage to poison (I8). Each
+            // block by itself, as one that is bad would hide others.
+            let blocks = fault.search.bad().iter().flat_map(|part| part.blocks(instance.block));
+            let bad = blocks.flat_map(|block| segments(&self.table, fault.start, block));
             spans.extend(bad.map(|part| span(fault.start, part)));
         }
         self.read(id, spans, 0);

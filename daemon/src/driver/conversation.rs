@@ -25,7 +25,8 @@ pub struct Conversation<K, C> {
     kernel: K,
     clock: C,
     target: Target,
-    jobs: Jobs,
+    /// None once the threads are to end.
+    jobs: Option<Jobs>,
     timer: Option<Duration>,
     instance: Option<InstanceInfo>,
     /// What the instance last did not match, so that it is said once.
@@ -47,11 +48,16 @@ impl<K: Kernel, C: Clock> Conversation<K, C> {
             kernel,
             clock,
             target,
-            jobs,
+            jobs: Some(jobs),
             timer: None,
             instance: None,
             unfit: None,
         }
+    }
+
+    /// The threads end when they have done what they have.
+    pub fn end(&mut self) {
+        self.jobs = None;
     }
 
     pub fn core(&self) -> &Device {
@@ -168,13 +174,12 @@ impl<K: Kernel, C: Clock> Conversation<K, C> {
         // A thread that is gone is noticed by the end of its events.
         match action {
             Action::Read { id, spans, retries } => {
-                let _ = self.jobs.reader.send(reader::Job { id, spans, retries });
+                let job = reader::Job { id, spans, retries };
+                drop(self.jobs.as_ref().map(|jobs| jobs.reader.send(job)));
             }
-            Action::FlushSpare => drop(self.jobs.writer.send(writer::Job::Flush)),
-            Action::Commit(changes) => {
-                let _ = self.jobs.writer.send(writer::Job::Commit(changes));
-            }
-            Action::Restate => drop(self.jobs.writer.send(writer::Job::Restate)),
+            Action::FlushSpare => self.write(writer::Job::Flush),
+            Action::Commit(changes) => self.write(writer::Job::Commit(changes)),
+            Action::Restate => self.write(writer::Job::Restate),
             Action::Alarm { alarm, text } => {
                 tracing::error!(alarm = ?alarm, "{}: {text}", self.name);
             }
@@ -182,5 +187,9 @@ impl<K: Kernel, C: Clock> Conversation<K, C> {
             _ => {}
         }
         None
+    }
+
+    fn write(&self, job: writer::Job) {
+        drop(self.jobs.as_ref().map(|jobs| jobs.writer.send(job)));
     }
 }

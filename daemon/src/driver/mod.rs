@@ -84,12 +84,15 @@ impl Clock for Instant {
 pub struct Threads {
     pub jobs: Jobs,
     pub events: UnboundedReceiver<Event>,
+    /// Ends when the writer has closed the spare.
+    pub closed: oneshot::Receiver<()>,
 }
 
 pub struct Driver<K> {
     name: String,
     conversation: Conversation<K, Instant>,
     events: UnboundedReceiver<Event>,
+    closed: oneshot::Receiver<()>,
     begun: Instant,
 }
 
@@ -102,9 +105,9 @@ impl<K: Kernel> Driver<K> {
         threads: Threads,
     ) -> Driver<K> {
         let begun = Instant::now();
-        let Threads { jobs, events } = threads;
+        let Threads { jobs, events, closed } = threads;
         let conversation = Conversation::new(name.clone(), core, kernel, begun, target, jobs);
-        Driver { name, conversation, events, begun }
+        Driver { name, conversation, events, closed, begun }
     }
 
     /// Until nobody can ask any more, or a thread has died; its claim ends with it.
@@ -130,11 +133,26 @@ impl<K: Kernel> Driver<K> {
                 },
                 ask = asks.recv() => match ask {
                     Some(ask) => self.conversation.asked(ask).await,
-                    None => return,
+                    None => return self.end().await,
                 },
                 () = tick => self.conversation.tick().await,
                 _ = look.tick() => self.conversation.look().await,
             }
+        }
+    }
+
+    /// The claim outlives the writer: the kernel is told of a flush that fails at the very end.
+    async fn end(mut self) {
+        self.conversation.end();
+        loop {
+            tokio::select! {
+                biased;
+                Some(event) = self.events.recv() => self.conversation.handle(event).await,
+                _ = &mut self.closed => break,
+            }
+        }
+        while let Ok(event) = self.events.try_recv() {
+            self.conversation.handle(event).await;
         }
     }
 }

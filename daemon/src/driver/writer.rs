@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::thread::{self, JoinHandle};
 
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
 
 use crate::core::{CommitFailure, Event};
 use crate::metadata::{CommitError, Disk, Doubt, Durable, Store};
@@ -20,17 +21,19 @@ pub enum Job {
     Restate,
 }
 
-/// Ends when its jobs' sender is gone, and then closes the store, unless a commit is unknown.
+/// Ends when its jobs' sender is gone, and then closes the store, unless a commit is unknown. `closed` is
+/// dropped after the last event.
 pub fn start<D: Disk + Send + 'static>(
     store: Store<D>,
     jobs: Receiver<Job>,
     events: UnboundedSender<Event>,
+    closed: oneshot::Sender<()>,
 ) -> io::Result<JoinHandle<()>> {
     let writer = Writer::new(store);
-    thread::Builder::new()
-        .name("writer".into())
-        .stack_size(STACK)
-        .spawn(move || run(writer, &jobs, &events))
+    thread::Builder::new().name("writer".into()).stack_size(STACK).spawn(move || {
+        run(writer, &jobs, &events);
+        drop(closed);
+    })
 }
 
 fn run<D: Disk>(mut writer: Writer<D>, jobs: &Receiver<Job>, events: &UnboundedSender<Event>) {
@@ -39,7 +42,7 @@ fn run<D: Disk>(mut writer: Writer<D>, jobs: &Receiver<Job>, events: &UnboundedS
             Ok(job) => writer.work(job),
             Err(TryRecvError::Disconnected) => break,
             Err(TryRecvError::Empty) => {
-                // Nobody listens any more when the daemon ends.
+                // Nobody listens any more if the driver has failed.
                 writer.rest().into_iter().for_each(|event| drop(events.send(event)));
                 match jobs.recv() {
                     Ok(job) => writer.work(job),
@@ -51,7 +54,7 @@ fn run<D: Disk>(mut writer: Writer<D>, jobs: &Receiver<Job>, events: &UnboundedS
             break;
         }
     }
-    writer.close();
+    writer.close().into_iter().for_each(|event| drop(events.send(event)));
 }
 
 /// A commit of the core may take several records. They need not be atomic together, because nothing
@@ -89,12 +92,14 @@ impl<D: Disk> Writer<D> {
         self.news()
     }
 
-    pub fn close(self) {
+    /// Nothing comes after it.
+    pub fn close(&mut self) -> Option<Event> {
         if self.idle() {
-            if let Err(error) = self.store.close() {
+            if let Err(error) = self.store.leave() {
                 tracing::warn!("the spare is left marked as in use: {error}");
             }
         }
+        self.news()
     }
 
     /// Of failed flushes, whatever they were for.

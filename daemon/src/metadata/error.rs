@@ -86,7 +86,7 @@ pub enum Error {
     CheckpointLost { block: u32 },
     #[error("the metadata contradicts itself: {0}; see check, then restore a dump")]
     Damaged(String),
-    #[error("the spare's metadata cannot be written any more: {0}; replace it")]
+    #[error("the spare cannot be taken into use: {0}")]
     Unwritable(String),
 }
 

@@ -306,7 +306,10 @@ impl<D: Disk> Store<D> {
             (0..COPIES.len()).partition(|&copy| self.current[copy]);
         copies.extend(older);
         for copy in copies {
-            let done = self.put_copies(&found, &[copy]);
+            let mut done = self.put_copies(&found, &[copy]);
+            for _ in 1..TRIES {
+                done = done.or_else(|_| self.put_copies(&found, &[copy]));
+            }
             done.map_err(|e| self.die(format!("flush: {e}")))?;
         }
         match (self.current.contains(&true), self.current.contains(&false)) {
@@ -372,11 +375,16 @@ impl<D: Disk> Store<D> {
         self.publish(next)
     }
 
-    /// Marks the spare as left in order: another machine may take it without `--take-over`.
-    pub fn close(mut self) -> Result<D, CommitError> {
+    /// Marks the spare as left in order: another machine may take it without `--take-over`. Nothing may
+    /// be written after it.
+    pub fn leave(&mut self) -> Result<(), CommitError> {
         self.writable()?;
         let next = Superblock { clean: true, ..self.successor() };
-        self.publish(next)?;
+        self.publish(next)
+    }
+
+    pub fn close(mut self) -> Result<D, CommitError> {
+        self.leave()?;
         Ok(self.disk)
     }
 }

@@ -3,13 +3,12 @@
 
 use std::path::PathBuf;
 use std::sync::mpsc as threads;
-use std::thread::JoinHandle;
 
 use anyhow::{Context, Result};
 use dmremap_protocol::InstanceInfo;
 use tokio::runtime::Handle;
 use tokio::sync::{broadcast, mpsc, oneshot};
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::config::{self, Config};
 use crate::core::{Device as Core, Policy, Snapshot};
@@ -41,7 +40,8 @@ pub struct Device {
     pub target: Target,
     pub label: Uuid,
     asks: mpsc::Sender<Ask>,
-    writer: JoinHandle<()>,
+    driver: JoinHandle<()>,
+    writer: std::thread::JoinHandle<()>,
 }
 
 impl Device {
@@ -65,13 +65,15 @@ impl Device {
         let start = "cannot start a thread";
         // The reader ends with its driver, whenever its last read returns.
         reader::start(Reader::new(data, spare), reads, events.clone()).context(start)?;
-        let writer = writer::start(store, writes, events).context(start)?;
+        let (closing, closed) = oneshot::channel();
+        let writer = writer::start(store, writes, events, closing).context(start)?;
         let jobs = Jobs { reader: to_reader, writer: to_writer };
-        let threads = Threads { jobs, events: told };
+        let threads = Threads { jobs, events: told, closed };
         let (asks, asked) = mpsc::channel(ASKS);
         tokio::spawn(hear(bells, asks.downgrade()));
-        tokio::spawn(Driver::new(name.to_owned(), core, link, target, threads).run(asked));
-        Ok(Device { name: name.to_owned(), target, label, asks, writer })
+        let driver = Driver::new(name.to_owned(), core, link, target, threads);
+        let driver = tokio::spawn(driver.run(asked));
+        Ok(Device { name: name.to_owned(), target, label, asks, driver, writer })
     }
 
     /// Makes its mapped device, or finds it, up to where the instance is there. It must be resumed.
@@ -126,9 +128,12 @@ impl Device {
         Asker { name: self.name.clone(), asks: self.asks.clone() }
     }
 
-    /// Ends the claim, and closes the spare once what was under way has ended.
+    /// Closes the spare once what was under way has ended, and then ends the claim.
     pub async fn stop(self) {
         drop(self.asks);
+        if let Err(error) = self.driver.await {
+            tracing::warn!("{}: {error}", self.name);
+        }
         if let Err(error) = spawn_blocking(move || self.writer.join()).await {
             tracing::warn!("{}: {error}", self.name);
         }

@@ -301,12 +301,16 @@ impl Daemon {
 
     /// In good order: what is under way on the spare is ended, then the label is closed.
     pub fn end(mut self) {
-        self.sys.lock().socket_ends(self.port);
         while !self.writing.is_empty() {
             self.write();
         }
         self.sys.lock().task = Task::Close;
-        self.writer.close();
+        self.told.extend(self.writer.close());
+        self.conversation.end();
+        while let Some(event) = self.told.pop_front() {
+            now(self.conversation.handle(event));
+        }
+        self.sys.lock().socket_ends(self.port);
     }
 }
 

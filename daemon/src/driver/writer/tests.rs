@@ -180,10 +180,14 @@ fn what_no_record_may_say_is_refused_before_anything_is_written() {
 fn a_writer_whose_driver_is_gone_closes_the_spare() {
     let (writer, disk) = writer();
     let (jobs, queue) = std::sync::mpsc::channel();
-    let (events, _told) = tokio::sync::mpsc::unbounded_channel();
-    let thread = start(writer.store, queue, events).expect("a thread");
+    let (events, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let (closing, mut closed) = oneshot::channel();
+    let thread = start(writer.store, queue, events, closing).expect("a thread");
+    disk.fail_flush(0);
     drop(jobs);
     thread.join().expect("no panic");
+    assert!(matches!(told.try_recv(), Ok(Event::FlushFailed)), "what a flush at the end lost");
+    assert_eq!(closed.try_recv(), Err(oneshot::error::TryRecvError::Closed));
     let report = crate::metadata::check(&mut disk.clone());
     assert!(report.findings.is_empty(), "{:?}", report.findings);
 }

@@ -21,6 +21,7 @@ pub const CASES: &[Case] = &[
     Case::new("flush-failures.stop-fua-until-both-disks-flush", 120, stop_fua).disks(DISKS),
     Case::new("flush-failures.of-an-unused-spare-only-alarm", 120, unused_spare).disks(DISKS),
     Case::new("flush-failures.of-the-daemons-own-are-told", 120, the_daemons_own).disks(DISKS),
+    Case::new("flush-failures.at-the-end-of-the-daemon-are-told", 120, at_the_end).disks(DISKS),
     Case::new("flush-failures.of-anothers-repeat-a-commit", 120, anothers).disks(DISKS),
     Case::new("flush-failures.behind-fua-are-no-bad-sectors", 120, behind_fua).disks(DISKS),
     Case::new("flush-failures.under-a-placed-write-repeat-it", 120, under_a_placed_write)
@@ -222,6 +223,25 @@ fn the_daemons_own(ctx: &mut Ctx) -> Result<()> {
     for (sector, version) in [(BAD, version), (GOOD, version), (NEW[0], 7), (NEW[1], 7)] {
         served.disk()?.verify(sector, 1, version).context("from the spare")?;
     }
+    served.down()?;
+    bad.remove()
+}
+
+/// The daemon's last flush, for the mark that it left in order, fails and loses what an application had on the spare.
+fn at_the_end(ctx: &mut Ctx) -> Result<()> {
+    let (bad, spare) = (bad_disk(ctx)?, ctx.disk(SPARE)?);
+    let mut served = Served::new(bad.path(), &spare, "")?;
+    let mut asked = Asked::of(ctx, &served.path())?;
+    asked.flush_succeeds()?;
+    let flushed = asked.version;
+    asked.write()?;
+    asked.steer.lose_at_flush(SPARE)?;
+    served.daemon.stop(PATIENCE)?;
+    asked.plain.verify(BAD, 1, flushed).context("what the failed flush was to keep")?;
+    asked.flush_owes_a_failure()?;
+    asked.flush_succeeds()?;
+    drop(asked);
+    served.again()?;
     served.down()?;
     bad.remove()
 }
