@@ -384,7 +384,7 @@ impl Sys {
         }
         let result = self.spare_view().flush();
         if result.is_err() {
-            self.oracle.flush_failed(self.now);
+            self.oracle.flush_failed(self.now, true);
         }
         let time = self.rng.range(1, 40);
         self.advance(time);

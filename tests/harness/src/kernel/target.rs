@@ -188,7 +188,7 @@ impl Sys {
             }
         };
         if flight.kind == IoKind::Flush && result.is_err() {
-            self.oracle.flush_failed(self.now);
+            self.oracle.flush_failed(self.now, false);
         }
         self.hiccuped();
         flight.done = Some(match result {

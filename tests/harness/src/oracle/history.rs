@@ -20,6 +20,14 @@ struct Content {
     live: bool,
     /// A flush failed after it was sent: no later one can cover it.
     doomed: bool,
+    /// It was the daemon's own, and a flush behind FUA may succeed before the kernel hears of it.
+    untold: bool,
+}
+
+impl Content {
+    fn new(tag: u64, begun: u64, ended: u64, acked: bool) -> Content {
+        Content { tag, begun, ended, acked, live: true, doomed: false, untold: false }
+    }
 }
 
 #[derive(Default, Clone)]
@@ -48,8 +56,7 @@ impl History {
     fn sector(&mut self, sector: u64) -> &mut Sector {
         let found = &mut self.sectors[sector as usize];
         if found.contents.is_empty() {
-            let (tag, acked, live, doomed) = (BLANK, true, true, false);
-            found.contents.push(Content { tag, begun: 0, ended: 0, acked, live, doomed });
+            found.contents.push(Content::new(BLANK, 0, 0, true));
         }
         found
     }
@@ -58,8 +65,7 @@ impl History {
         for at in start..start + len {
             let sector = self.sector(at);
             sector.version += 1;
-            let (ended, acked, live, doomed) = (u64::MAX, false, true, false);
-            sector.contents.push(Content { tag, begun, ended, acked, live, doomed });
+            sector.contents.push(Content::new(tag, begun, u64::MAX, false));
             self.dirty.insert(at);
         }
     }
@@ -75,7 +81,7 @@ impl History {
             if !acked {
                 continue;
             }
-            if fua {
+            if fua && !sector.contents[i].untold {
                 sector.contents.retain(|c| c.ended >= begun);
             }
             // What a flush that failed meanwhile has lost hides nothing.
@@ -122,11 +128,13 @@ impl History {
         self.dirty = still;
     }
 
-    pub fn flush_failed(&mut self) {
+    /// `own`: the daemon sent it.
+    pub fn flush_failed(&mut self, own: bool) {
         for &at in &self.dirty {
             self.sectors[at as usize].version += 1;
             for c in &mut self.sectors[at as usize].contents {
                 c.doomed = true;
+                c.untold |= own;
                 c.live = true;
             }
         }
@@ -142,6 +150,7 @@ impl History {
                 c.acked = false;
                 c.live = true;
                 c.doomed = false;
+                c.untold = false;
             }
         }
     }
@@ -190,7 +199,7 @@ mod tests {
         let mut h = History::new(1);
         h.submit(7, 0, 1, 1);
         h.complete(7, 0, 1, 2, true, false);
-        h.flush_failed();
+        h.flush_failed(false);
         assert_eq!(live(&mut h), [BLANK, 7]);
         h.flushed(3);
         h.power_cut(4);

@@ -151,9 +151,9 @@ impl Oracle {
         }
     }
 
-    /// Of either disk, whoever sent it.
-    pub fn flush_failed(&mut self, now: u64) {
-        self.history.flush_failed();
+    /// Of either disk; `own`: the daemon sent it.
+    pub fn flush_failed(&mut self, now: u64, own: bool) {
+        self.history.flush_failed(own);
         for reading in &mut self.reading {
             for (sector, (allowed, _)) in (reading.start..).zip(&mut reading.allowed) {
                 allowed.extend(self.history.live(sector).0);

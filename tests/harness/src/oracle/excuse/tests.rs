@@ -207,7 +207,7 @@ fn a_bound_on_held_bios_is_reached_where_there_is_a_low_one() {
 fn a_failed_flush_excuses_until_one_has_succeeded() {
     let mut told = Told::new();
     assert!(!told.write(1, S, Sts::Io, Why::Flush));
-    told.oracle.flush_failed(S);
+    told.oracle.flush_failed(S, true);
     assert!(told.write(1, 100 * S, Sts::Io, Why::Flush));
     let flush = told.begin(IoKind::Flush, 0, 0, 100 * S);
     assert_eq!(told.end(flush, 100 * S, Sts::Ok, Why::None), None);
