@@ -68,7 +68,7 @@ int dmr_flush_failed(struct sk_buff *skb, struct genl_info *info)
 
 	spin_lock_irq(&inst->lock);
 	inst->flush_fails[DMR_SPARE]++;
-	inst->flush_owed = true;
+	inst->flush_owed |= test_bit(DMR_SLOW_EXTENTS, &inst->slow);
 	set_bit(DMR_SLOW_SPARE_FLUSH, &inst->slow);
 	spin_unlock_irq(&inst->lock);
 	return 0;

@@ -123,12 +123,12 @@ int dmr_instance_join(struct dmr_target *t)
 		r = dmr_bad(t->ti, -EBUSY, "Length differs from the one this device has");
 	if (!r && !found) {
 		found = new;
-		kref_get(&new->kref);
 		new->id = dmr_next_instance++;
 		list_add_tail(&new->node, &dmr_instances);
 	}
 	if (!r) {
 		found->users++;
+		kref_get(&found->kref);
 		t->inst = found;
 	}
 	mutex_unlock(&dmr_instances_lock);
@@ -138,13 +138,9 @@ int dmr_instance_join(struct dmr_target *t)
 
 void dmr_instance_leave(struct dmr_instance *inst)
 {
-	bool last;
-
 	mutex_lock(&dmr_instances_lock);
-	last = !--inst->users;
-	if (last)
+	if (!--inst->users)
 		list_del(&inst->node);
 	mutex_unlock(&dmr_instances_lock);
-	if (last)
-		kref_put(&inst->kref, dmr_instance_free);
+	kref_put(&inst->kref, dmr_instance_free);
 }

@@ -90,8 +90,8 @@ static int put_fault(struct sk_buff *skb, struct netlink_callback *cb,
 	if (!bad && f->pb)
 		bad = nla_put_u32(skb, DM_REMAP_A_DEADLINE_MS,
 				  jiffies_to_msecs(max_t(long, f->pb->deadline - jiffies, 0)));
-	/* The results of a busy one are being written. */
-	if (!bad && f->nr_pieces && f->state != DM_REMAP_FAULT_BUSY)
+	/* The results of a busy one are being written: they say nothing yet, and its slots are taken. */
+	if (!bad && f->nr_pieces)
 		bad = nla_put(skb, DM_REMAP_A_PIECES, f->nr_pieces * sizeof(*f->pieces), f->pieces);
 	return end_message(skb, hdr, bad);
 }

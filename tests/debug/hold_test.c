@@ -106,8 +106,8 @@ static struct test *begin(struct kunit *test)
 	t->inst = dmr_test_instance(test, true);
 	t->target.inst = t->inst;
 	t->inst->owner = 1;
-	t->inst->opt = (struct dmr_options){ .hold_ms = 60000, .ready_ms = 30000,
-					     .max_held_bios = 100, .max_held_kib = 1000 };
+	t->inst->opt = (struct dmr_options){ .value = { [DMR_HOLD_MS] = 60000, [DMR_READY_MS] = 30000,
+							[DMR_MAX_BIOS] = 100, [DMR_MAX_KIB] = 1000 } };
 	INIT_WORK(&t->inst->work, dmr_work);
 	INIT_WORK(&t->inst->send, dmr_send_work);
 	INIT_DELAYED_WORK(&t->inst->deadlines, dmr_deadline_work);
@@ -162,12 +162,13 @@ static void push_back(struct kunit *test, struct test *t)
 	expect_nothing_held(test, t);
 }
 
+/* What has returned was in flight before, and is no more of it. */
 static void the_bound_on_bios(struct kunit *test)
 {
 	struct test *t = begin(test);
 
 	t->fence = true;
-	t->inst->opt.max_held_bios = 2;
+	t->inst->opt.value[DMR_MAX_BIOS] = 2;
 	KUNIT_EXPECT_EQ(test, 0, dmr_hold(&t->bios[0].pb, DMR_PARK, BLK_STS_IOERR));
 	KUNIT_EXPECT_EQ(test, 0, dmr_hold(&t->bios[1].pb, DMR_PARK, BLK_STS_IOERR));
 	KUNIT_EXPECT_EQ(test, (__force u8)BLK_STS_MEDIUM,
@@ -175,10 +176,13 @@ static void the_bound_on_bios(struct kunit *test)
 	expect_counted(test, t, refused, 1);
 	KUNIT_EXPECT_EQ(test, 2, t->inst->held_bios);
 	KUNIT_EXPECT_EQ(test, 16, t->inst->held_sectors);
+	KUNIT_EXPECT_EQ(test, 0, dmr_hold(&t->bios[3].pb, DMR_REDO, BLK_STS_OK));
+	KUNIT_EXPECT_EQ(test, 3, t->inst->held_bios);
 	settle(t);
 	push_back(test, t);
 	expect_ended(test, &t->bios[0], BLK_STS_DM_REQUEUE);
 	expect_ended(test, &t->bios[1], BLK_STS_DM_REQUEUE);
+	expect_ended(test, &t->bios[3], BLK_STS_DM_REQUEUE);
 	KUNIT_EXPECT_EQ(test, 0, atomic_read(&t->bios[2].ended));
 }
 
@@ -188,7 +192,7 @@ static void the_bound_on_sectors(struct kunit *test)
 	struct test *t = begin(test);
 
 	t->fence = true;
-	t->inst->opt.max_held_kib = 8;
+	t->inst->opt.value[DMR_MAX_KIB] = 8;
 	t->bios[0].pb.place.len = 2048;
 	KUNIT_EXPECT_EQ(test, 0, dmr_hold(&t->bios[0].pb, DMR_PARK, BLK_STS_IOERR));
 	KUNIT_EXPECT_NE(test, 0, (__force u8)dmr_hold(&t->bios[1].pb, DMR_PARK, BLK_STS_IOERR));
@@ -215,7 +219,7 @@ static void without_an_owner(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, (__force u8)BLK_STS_IOERR,
 			(__force u8)dmr_hold(&t->bios[0].pb, DMR_FAULT, BLK_STS_IOERR));
 	KUNIT_EXPECT_EQ(test, (__force u8)BLK_STS_MEDIUM,
-			(__force u8)dmr_hold(&t->bios[1].pb, DMR_HEAL, BLK_STS_OK));
+			(__force u8)dmr_hold(&t->bios[1].pb, DMR_HEAL, BLK_STS_MEDIUM));
 	expect_counted(test, t, unowned, 2);
 	expect_nothing_held(test, t);
 	t->fence = true;
@@ -236,7 +240,7 @@ static void a_deadline_is_never_reset(struct kunit *test)
 	unsigned int i;
 
 	t->fence = true;
-	t->inst->opt.hold_ms = 1000;
+	t->inst->opt.value[DMR_HOLD_MS] = 1000;
 	KUNIT_ASSERT_EQ(test, 0, dmr_hold(&b->pb, DMR_FAULT, BLK_STS_MEDIUM));
 	deadline = b->pb.deadline;
 	KUNIT_EXPECT_TRUE(test, time_before_eq(deadline, jiffies + msecs_to_jiffies(1000)));
@@ -298,13 +302,13 @@ static void a_noflush_suspend_ends_every_hold(struct kunit *test)
 	expect_counted(test, t, expired, 0);
 }
 
-/* Of a heal, the error is that of poison; without a free fault it waits for one. */
+/* Without a free fault it waits for one. */
 static void a_heal_waits_for_a_fault(struct kunit *test)
 {
 	struct test *t = begin(test);
 
 	t->no_fault = true;
-	KUNIT_ASSERT_EQ(test, 0, dmr_hold(&t->bios[0].pb, DMR_HEAL, BLK_STS_OK));
+	KUNIT_ASSERT_EQ(test, 0, dmr_hold(&t->bios[0].pb, DMR_HEAL, BLK_STS_MEDIUM));
 	settle(t);
 	KUNIT_EXPECT_EQ(test, 0, atomic_read(&t->opened));
 	KUNIT_EXPECT_EQ(test, 1, t->inst->held_bios);
@@ -313,7 +317,7 @@ static void a_heal_waits_for_a_fault(struct kunit *test)
 	WRITE_ONCE(test_noflush, false);
 
 	t->no_fault = false;
-	KUNIT_ASSERT_EQ(test, 0, dmr_hold(&t->bios[1].pb, DMR_HEAL, BLK_STS_OK));
+	KUNIT_ASSERT_EQ(test, 0, dmr_hold(&t->bios[1].pb, DMR_HEAL, BLK_STS_MEDIUM));
 	settle(t);
 	KUNIT_EXPECT_EQ(test, 1, atomic_read(&t->opened));
 	KUNIT_EXPECT_EQ(test, DM_REMAP_FAULT_F_HELD | DM_REMAP_FAULT_F_HEAL | DM_REMAP_FAULT_F_WRITE,

@@ -228,6 +228,11 @@ impl Device {
     fn look(&mut self, listed: Listed) {
         let new = !self.faults.contains_key(&listed.id);
         self.counters.faults += u64::from(new);
+        if new {
+            // A former owner's places: ended or not, the kernel may know their slots as used.
+            let slots = listed.pieces.iter().filter_map(|(p, _)| Some((p.kind?.slot()?, p.len)));
+            slots.for_each(|(slot, len)| self.spare.burn(slot, len));
+        }
         let fault = self.faults.entry(listed.id).or_insert_with(|| Fault::new(&listed));
         fault.flags = listed.flags;
         fault.deadline = listed.deadline.map(|left| self.now + left);

@@ -55,7 +55,7 @@ impl<K: Kernel, C: Clock> Conversation<K, C> {
         }
     }
 
-    /// The threads end when they have done what they have.
+    /// The threads end when they have done what they have, and nothing new begins.
     pub fn end(&mut self) {
         self.jobs = None;
     }
@@ -159,6 +159,13 @@ impl<K: Kernel, C: Clock> Conversation<K, C> {
     /// Carries the action out; the event is its answer if it has one already.
     async fn act(&mut self, action: Action) -> Option<Event> {
         let id = self.instance.as_ref().map_or(0, |instance| instance.instance);
+        let last = matches!(
+            action,
+            Action::Install { .. } | Action::TellFlushFailed | Action::Alarm { .. }
+        );
+        if self.jobs.is_none() && !last {
+            return None;
+        }
         if let Some(request) = translate::request(id, &action) {
             let answer = self.kernel.request(&request).await;
             if let Err(error) = &answer {

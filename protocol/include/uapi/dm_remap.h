@@ -87,7 +87,8 @@
  *	one message a fault or fence, in rising order of FAULT_ID, with
  *	INSTANCE, FAULT_ID, START, LEN, FAULT_STATE, FAULT_FLAGS,
  *	STATUS, DEADLINE_MS (while a bio is held) and PIECES (of the last
- *	TRY or PLACE, with results). Sent by the owner it answers the doorbell.
+ *	TRY or PLACE, with results, which say nothing while it is busy). Sent
+ *	by the owner it answers the doorbell.
  * @DM_REMAP_CMD_EXTENT_GET: dump: INSTANCE; messages with EXTENTS, first the
  *	table in rising order of start, then the retired slots. Changes made
  *	during the dump may or may not show.

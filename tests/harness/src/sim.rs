@@ -235,7 +235,8 @@ impl Sim {
                 self.accept_tail = true;
             }
             // The kernel did not answer whether flushes failed, as often as it is asked.
-            None if matches!(error, Error::Flush(_)) && sys.config.lost_answers > 0 => {}
+            None if matches!(error, Error::Flush(_) | Error::Unwritable(_))
+                && sys.config.lost_answers > 0 => {}
             _ if sys.config.lying_flush => self.given_up = true,
             _ if sys.oracle.excuses.lasts(Trouble::Spare, sys.now) => {}
             _ => sys.oracle.violate(format!("the right spare is refused: {error}")),

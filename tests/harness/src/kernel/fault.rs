@@ -6,6 +6,7 @@ use dmremap_protocol::uapi::{FaultState, Kind, Status};
 use super::bio::{IoKind, Reason, Sts};
 use super::{Fault, MAX_FAULTS, RIVAL};
 use crate::oracle::Trouble;
+use crate::script::Which;
 use crate::sys::{Ev, Sys};
 
 pub(super) fn wire(status: Sts) -> Status {
@@ -19,7 +20,9 @@ pub(super) fn wire(status: Sts) -> Status {
 
 impl Sys {
     pub(super) fn publish(&mut self) {
-        self.k.mapped = self.k.extents > 0;
+        if !std::mem::replace(&mut self.k.mapped, self.k.extents > 0) && self.k.mapped {
+            self.k.flush_bad[Which::Spare as usize] = false;
+        }
         self.k.generation += 1;
     }
 

@@ -50,7 +50,7 @@ impl Sys {
 
     pub(super) fn owner_flush_failed(&mut self) {
         self.k.flush_fails[Which::Spare as usize] += 1;
-        self.k.flush_owed = true;
+        self.k.flush_owed |= self.k.mapped;
         self.k.flush_bad[Which::Spare as usize] = true;
     }
 

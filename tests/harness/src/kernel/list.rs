@@ -1,6 +1,6 @@
 //! `list.c`: the answers, and the doorbell.
 
-use dmremap_protocol::uapi::{FaultFlags, FaultState, InstanceFlags, Kind};
+use dmremap_protocol::uapi::{FaultFlags, InstanceFlags, Kind};
 use dmremap_protocol::{Counters, Extent, FaultInfo, InstanceInfo, Message};
 
 use super::{Cell, DATA_DEV, DM_DEV, SPARE_DEV};
@@ -73,7 +73,7 @@ impl Sys {
                 flags: FaultFlags(flags),
                 status: f.status,
                 deadline_ms: f.bio.map(left),
-                pieces: if f.state == FaultState::Busy { Vec::new() } else { f.pieces.clone() },
+                pieces: f.pieces.clone(),
             }));
         }
         self.checks.listed();

@@ -4,6 +4,7 @@ use dmremap_protocol::uapi::{MAX_INSTALL, MAX_LOAD, MAX_PIECES};
 use dmremap_protocol::{Message, Request};
 use nix::libc;
 
+use crate::oracle::Trouble;
 use crate::sys::Sys;
 
 type Answer = Result<Vec<Message>, i32>;
@@ -89,6 +90,7 @@ impl Sys {
             }
             _ => {
                 self.owner_flush_failed();
+                self.oracle.excuses.set(Trouble::Flush, u64::MAX);
                 Ok(())
             }
         };

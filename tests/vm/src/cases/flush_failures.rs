@@ -4,6 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use dmremap_disks::server::Side;
 use nix::libc::EIO;
 
 use crate::case::{self, Case};
@@ -177,6 +178,15 @@ fn unused_spare(ctx: &mut Ctx) -> Result<()> {
     asked.plain.flush()?;
     let status = served.status()?;
     ensure!(!status.contains("spare-flush-failed"), "the alarm stays: {status}");
+    // Nor is anything of its users lost once it is in use.
+    asked.write()?;
+    raw.fill(last, 1, asked.version)?;
+    asked.steer.fail_flushes(SPARE, 1)?;
+    asked.plain.flush().context("nothing is on the spare yet")?;
+    asked.steer.bad(DATA, BAD..BAD + 1, Side::Write)?;
+    asked.plain.fill(BAD, 1, asked.version)?;
+    ensure!(served.listed("mapped")? == [(BAD, 1)], "the bad sector is not mapped");
+    asked.expect_fua().context("the first mapping is on the spare")?;
     drop((asked, raw));
     served.down()
 }
