@@ -121,6 +121,10 @@ impl Maker {
                 self.in_a_search(&mut steps);
                 continue;
             }
+            if matches!(op, Op::Storm { .. }) && self.rng.chance(80) {
+                self.as_a_storm_ends(&mut steps);
+                continue;
+            }
             steps.push(Step { after, op });
             // It returns when another has its place, or has had it.
             if let (Op::Stop { ms }, true) = (&steps[steps.len() - 1].op, self.rng.chance(50)) {
@@ -155,6 +159,17 @@ impl Maker {
         steps.push(Step { after: 1, op: bad });
         steps.push(Step { after: 1, op: Op::Write { start, len, fua: false } });
         steps.push(Step { after, op: Op::Gone { disk: Which::Data, ms: 1 } });
+    }
+
+    /// The disk answers again while the daemon looks for what cannot be read.
+    fn as_a_storm_ends(&mut self, steps: &mut Vec<Step>) {
+        let bad = self.bad();
+        let Op::Bad { start, .. } = bad else { return };
+        let (block, ms) = (self.config.block, self.rng.range(1, 8));
+        let (start, len) = (start.saturating_sub(4 * block), 8 * block);
+        steps.push(Step { after: 1, op: bad });
+        steps.push(Step { after: 1, op: Op::Storm { ms } });
+        steps.push(Step { after: 1, op: Op::Read { start, len, ahead: false } });
     }
 
     /// A commit that is cut off, so that one mirror has it perhaps, and that mirror cannot be read when the
