@@ -113,7 +113,7 @@ COVERAGE = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 	-Cllvm-args=-sanitizer-coverage-trace-compares
 
-mutants: build ## deliberate bugs, one by one: what catches each, and how soon; MUTANTS, BASE, SEEDS
+mutants: stage $(FSX) ## deliberate bugs, one by one: what catches each, and how soon; MUTANTS, BASE, SEEDS
 	tests/mutants/run
 
 # A tool of the guests that Debian has not.
