@@ -3,6 +3,7 @@
 mod basic;
 mod crash;
 mod damage;
+mod exhaustive;
 mod fuzz;
 mod model;
 mod ram;
