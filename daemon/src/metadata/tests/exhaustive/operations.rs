@@ -133,80 +133,110 @@ fn log(geometry: &Geometry, mirror: usize) -> impl Iterator<Item = u64> {
     first..first + u64::from(geometry.log_blocks)
 }
 
-pub fn all() -> Vec<Operation> {
-    vec![
-        format_fresh(),
-        format_over(),
-        restore_anew(),
-        over(8, "commit", None, |store| commit(store, &one(store))),
-        on("group commit", None, |store| {
-            let group = 200..200 + store.max_changes() as u64;
-            let group: Vec<Change> = group.map(|n| map(store.superblock(), n)).collect();
-            commit(store, &group)
-        }),
-        on("commit restated after a flush", None, |store| {
-            store.disk.flushes = [false, false].into();
-            commit(store, &one(store))
-        }),
-        on("commit restated after a write", Some(1), |store| {
-            let next = store.geometry().log_block(1, store.head).0 / SECTORS;
-            store.disk.bad_writes.insert(next);
-            commit(store, &one(store))
-        }),
-        on("heal", None, |store| {
-            // The middle one of three poisoned sectors.
-            let slot = store.geometry().slots + Sectors(1600);
-            let (start, len) = (Sector(500_001), Sectors(1));
-            commit(store, &[Change::Set(Extent { start, len, kind: Kind::Mapped(slot) })])
-        }),
-        on("retire a slot", None, |store| {
-            let moved = Change::Set(Extent {
-                start: Sector(1016),
-                len: Sectors(8),
-                kind: Kind::Mapped(store.geometry().slots + Sectors(2400)),
-            });
-            let failed = store.geometry().slots + Sectors(3200);
-            commit(store, &[moved, Change::Retire { slot: failed, len: Sectors(8) }])
-        }),
-        on("checkpoint", None, |store| {
-            store.checkpoint().unwrap();
-            Found::of(store)
-        }),
-        on("checkpoint and a commit", None, |store| {
-            store.checkpoint().unwrap();
-            commit(store, &one(store))
-        }),
-        on("checkpoint loses a mirror", Some(0), |store| {
-            let area = store.geometry().checkpoint_area(0, 1 - store.superblock().checkpoint.area);
-            store.disk.bad_writes.insert(area.0 / SECTORS);
-            store.checkpoint().unwrap();
-            assert_eq!(store.superblock().live, [false, true]);
-            Found::of(store)
-        }),
-        on("checkpoint, flushes fail", None, |store| {
-            store.disk.flushes = [true, false, true, false].into();
-            store.checkpoint().unwrap();
-            assert_eq!(store.current_copies(), 4);
-            Found::of(store)
-        }),
-        on("mirror 0 declared dead", Some(0), |store| dead(store, 0)),
-        on("mirror 1 declared dead", Some(1), |store| dead(store, 1)),
-        damaged("repair of copies", |disk, geometry| {
-            let garbage = std::rc::Rc::new([0xa5; BLOCK]);
-            for block in
-                [COPIES[1], COPIES[3]].map(|at| at.0 / SECTORS).into_iter().chain(log(geometry, 1))
-            {
-                disk.image.put(block, garbage.clone());
-            }
-        }),
-        repair_of_a_dead_mirror(),
-        off("open", None, |disk| {
-            let (store, _) = Store::open(disk, &expect()).unwrap();
-            store.superblock().clone()
-        }),
-        take_over(),
-        close(),
-    ]
+pub fn a_commit() -> Operation {
+    over(8, "commit", None, |store| commit(store, &one(store)))
+}
+
+pub fn group_commit() -> Operation {
+    on("group commit", None, |store| {
+        let group = 200..200 + store.max_changes() as u64;
+        let group: Vec<Change> = group.map(|n| map(store.superblock(), n)).collect();
+        commit(store, &group)
+    })
+}
+
+pub fn restated_after_a_flush() -> Operation {
+    on("commit restated after a flush", None, |store| {
+        store.disk.flushes = [false, false].into();
+        commit(store, &one(store))
+    })
+}
+
+pub fn restated_after_a_write() -> Operation {
+    on("commit restated after a write", Some(1), |store| {
+        let next = store.geometry().log_block(1, store.head).0 / SECTORS;
+        store.disk.bad_writes.insert(next);
+        commit(store, &one(store))
+    })
+}
+
+/// Of the middle one of three poisoned sectors.
+pub fn heal() -> Operation {
+    on("heal", None, |store| {
+        let slot = store.geometry().slots + Sectors(1600);
+        let (start, len) = (Sector(500_001), Sectors(1));
+        commit(store, &[Change::Set(Extent { start, len, kind: Kind::Mapped(slot) })])
+    })
+}
+
+pub fn retire() -> Operation {
+    on("retire a slot", None, |store| {
+        let moved = Change::Set(Extent {
+            start: Sector(1016),
+            len: Sectors(8),
+            kind: Kind::Mapped(store.geometry().slots + Sectors(2400)),
+        });
+        let failed = store.geometry().slots + Sectors(3200);
+        commit(store, &[moved, Change::Retire { slot: failed, len: Sectors(8) }])
+    })
+}
+
+pub fn checkpoint() -> Operation {
+    on("checkpoint", None, |store| {
+        store.checkpoint().unwrap();
+        Found::of(store)
+    })
+}
+
+pub fn checkpoint_and_a_commit() -> Operation {
+    on("checkpoint and a commit", None, |store| {
+        store.checkpoint().unwrap();
+        commit(store, &one(store))
+    })
+}
+
+pub fn checkpoint_loses_a_mirror() -> Operation {
+    on("checkpoint loses a mirror", Some(0), |store| {
+        let area = store.geometry().checkpoint_area(0, 1 - store.superblock().checkpoint.area);
+        store.disk.bad_writes.insert(area.0 / SECTORS);
+        store.checkpoint().unwrap();
+        assert_eq!(store.superblock().live, [false, true]);
+        Found::of(store)
+    })
+}
+
+pub fn checkpoint_flushes_fail() -> Operation {
+    on("checkpoint, flushes fail", None, |store| {
+        store.disk.flushes = [true, false, true, false].into();
+        store.checkpoint().unwrap();
+        assert_eq!(store.current_copies(), 4);
+        Found::of(store)
+    })
+}
+
+pub fn mirror_0_dead() -> Operation {
+    on("mirror 0 declared dead", Some(0), |store| dead(store, 0))
+}
+
+pub fn mirror_1_dead() -> Operation {
+    on("mirror 1 declared dead", Some(1), |store| dead(store, 1))
+}
+
+pub fn repair_of_copies() -> Operation {
+    damaged("repair of copies", |disk, geometry| {
+        let garbage = std::rc::Rc::new([0xa5; BLOCK]);
+        let copies = [COPIES[1], COPIES[3]].map(|at| at.0 / SECTORS);
+        for block in copies.into_iter().chain(log(geometry, 1)) {
+            disk.image.put(block, garbage.clone());
+        }
+    })
+}
+
+pub fn open() -> Operation {
+    off("open", None, |disk| {
+        let (store, _) = Store::open(disk, &expect()).unwrap();
+        store.superblock().clone()
+    })
 }
 
 fn dead(store: &mut Store<Recorder>, mirror: usize) -> Found {
@@ -224,7 +254,7 @@ fn damaged(name: &'static str, damage: fn(&mut Recorder, &Geometry)) -> Operatio
     repaired(name, disk, found, 1)
 }
 
-fn repair_of_a_dead_mirror() -> Operation {
+pub fn repair_of_a_dead_mirror() -> Operation {
     let mut store = settled(2);
     let found = dead(&mut store, 0);
     let mut disk = store.into_disk();
@@ -244,7 +274,7 @@ fn repaired(name: &'static str, mut disk: Recorder, found: Found, faulty: usize)
     Operation { name, start, ops, before, after, superblock, unlabelled, faulty, expect }
 }
 
-fn take_over() -> Operation {
+pub fn take_over() -> Operation {
     const THEIRS: Uuid = Uuid([8; 16]);
     let theirs = || Expect { machine: Some(THEIRS), take_over: true, ..expect() };
     let mut operation = off("take-over", None, |disk| {
@@ -259,7 +289,7 @@ fn take_over() -> Operation {
     operation
 }
 
-fn close() -> Operation {
+pub fn close() -> Operation {
     off("close", None, |disk| {
         let (store, _) = Store::open(&mut *disk, &expect()).unwrap();
         store.close().unwrap();
@@ -273,7 +303,7 @@ fn empty() -> Found {
     Found { table: Table::default(), sequence: 0 }
 }
 
-fn format_fresh() -> Operation {
+pub fn format_fresh() -> Operation {
     let mut disk = Recorder::default();
     let superblock = format(&mut disk, &request()).unwrap();
     let (start, ops, before, after) = (Image::default(), disk.ops, None, empty());
@@ -281,7 +311,7 @@ fn format_fresh() -> Operation {
     Operation { name, start, ops, before, after, superblock, unlabelled, faulty, expect }
 }
 
-fn format_over() -> Operation {
+pub fn format_over() -> Operation {
     let again = Format { nonce: 43, force: true, ..request() };
     let over = off("format over a label", None, |disk| {
         format(disk, &Format { nonce: 43, force: true, ..request() }).unwrap()
@@ -290,7 +320,7 @@ fn format_over() -> Operation {
     Operation { after: empty(), unlabelled: true, ..over }
 }
 
-fn restore_anew() -> Operation {
+pub fn restore_anew() -> Operation {
     let mut store = settled(2);
     let (dumped, after) = (dump(&mut store.disk).unwrap(), Found::of(&store));
     let mut disk = Recorder::default();
