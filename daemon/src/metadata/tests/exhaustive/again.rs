@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::cuts::{Bound, Point, cuts};
 use super::operations::{Found, Operation};
 use super::recorder::{Op, Recorder};
-use super::visit::{Left, Row, log_blocks};
+use super::visit::{Left, Row, Written};
 use crate::metadata::tests::*;
 use crate::metadata::{CommitError, Error};
 
@@ -31,8 +31,10 @@ pub fn second(operation: &Operation, left: &[Left], row: &mut Row) {
     }
 }
 
-/// The process dies after each step, and the disk keeps what it has in its cache; the power fails while the
-/// next owner recovers from that.
+/// A superblock that was read from the disk's cache was taken for durable, and the checkpoint area of its
+/// predecessor overwritten; the power cut then brought the predecessor back. So the process dies after
+/// each step, the disk keeps what it has in its cache, and the power fails while the next owner
+/// recovers from that.
 pub fn killed(operation: &Operation, row: &mut Row) {
     let start = Point { image: operation.start.clone(), hash: 0 };
     let mut seen = HashSet::new();
@@ -65,7 +67,7 @@ pub fn recover(operation: &Operation, disk: &mut Recorder) -> Result<(Found, Vec
     let found = operation.open(disk).map(|store| Found::of(&store))?;
     let ops = std::mem::take(&mut disk.ops);
     let name = operation.name;
-    assert!(log_blocks(operation, &ops).is_empty(), "{name}: recovery writes to the log");
+    assert!(Written::by(operation, &ops).logs.is_empty(), "{name}: recovery writes to the log");
     Ok((found, ops))
 }
 

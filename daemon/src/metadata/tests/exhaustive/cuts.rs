@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::image::{BLOCK, Image, SECTOR, SECTORS, weight};
+use super::image::{Image, SECTOR, SECTORS, weight};
 use super::recorder::Op;
 use crate::metadata::tests::ram::Random;
 
@@ -23,7 +23,7 @@ pub struct Point {
 
 impl Point {
     fn set(&mut self, sector: u64, bytes: &[u8; SECTOR]) {
-        let old = weight(sector, &self.image.sector(sector));
+        let old = weight(sector, self.image.sector(sector));
         self.hash = self.hash.wrapping_sub(old).wrapping_add(weight(sector, bytes));
         self.image.put_sector(sector, bytes);
     }
@@ -43,8 +43,8 @@ struct Loose {
 /// Hands to `visit` what the disk may hold if the power fails before, between and after `ops`: at
 /// each of these points every subset of the sectors that were written and not flushed, within
 /// `bound`, and every choice of blocks that were torn into garbage, were lost or are whole. The flag
-/// is set once all is done. Points before `from` are left out. Returns the number of states, those met before included; `fresh` says
-/// of what an image is known by whether it is wanted.
+/// is set once all is done. Points before `from` are left out. Returns the number of states, those
+/// met before included; `fresh` says of what an image is known by whether it is wanted.
 pub fn cuts(
     start: &Point,
     ops: &[Op],
@@ -65,7 +65,7 @@ pub fn cuts(
         }
         let done = n == ops.len();
         let old: Vec<u64> =
-            loose.iter().map(|l| weight(l.sector, &base.image.sector(l.sector))).collect();
+            loose.iter().map(|l| weight(l.sector, base.image.sector(l.sector))).collect();
         let again = written_again(&loose);
         subsets(&loose, bound, &mut random, |kept| {
             states += 1;
@@ -120,7 +120,7 @@ fn step(base: &mut Point, loose: &mut Vec<Loose>, n: usize, op: &Op) {
 }
 
 fn sectors(block: &super::image::Block) -> impl Iterator<Item = [u8; SECTOR]> + '_ {
-    (0..BLOCK / SECTOR).map(|n| std::array::from_fn(|i| block[n * SECTOR + i]))
+    block.chunks(SECTOR).map(|bytes| bytes.try_into().unwrap())
 }
 
 /// Where each sector is written next.
@@ -144,9 +144,10 @@ fn subsets(loose: &[Loose], bound: Bound, random: &mut Random, mut each: impl Fn
         }
         return;
     }
-    for _ in 0..bound.samples {
-        // Few lost, few kept, or even.
-        let bias = [1, 8, 15][random.below(3) as usize];
+    for n in 0..bound.samples {
+        // None and all; then few lost, few kept, or even.
+        let bias = [0, 16].get(n as usize).copied();
+        let bias = bias.unwrap_or_else(|| [1, 8, 15][random.below(3) as usize]);
         kept.iter_mut().for_each(|kept| *kept = random.below(16) < bias);
         each(&kept);
     }

@@ -38,15 +38,13 @@ impl Image {
         self.0.remove(&block);
     }
 
-    pub fn sector(&self, sector: u64) -> [u8; SECTOR] {
+    pub fn sector(&self, sector: u64) -> &[u8] {
         let from = (sector % SECTORS) as usize * SECTOR;
-        match self.0.get(&(sector / SECTORS)) {
-            Some(block) => std::array::from_fn(|i| block[from + i]),
-            None => [0; SECTOR],
-        }
+        let block = self.0.get(&(sector / SECTORS));
+        block.map_or(&[0; SECTOR], |block| &block[from..from + SECTOR])
     }
 
-    pub fn put_sector(&mut self, sector: u64, bytes: &[u8; SECTOR]) {
+    pub fn put_sector(&mut self, sector: u64, bytes: &[u8]) {
         let from = (sector % SECTORS) as usize * SECTOR;
         let block = self.0.entry(sector / SECTORS).or_insert_with(|| Rc::new([0; BLOCK]));
         Rc::make_mut(block)[from..from + SECTOR].copy_from_slice(bytes);
@@ -55,7 +53,7 @@ impl Image {
 
 /// An image is known by the sum of these over its sectors, so that a change costs only itself.
 pub fn weight(sector: u64, bytes: &[u8]) -> u64 {
-    if bytes.iter().all(|&byte| byte == 0) {
+    if *bytes == [0; SECTOR] {
         return 0;
     }
     let mut hasher = DefaultHasher::new();

@@ -58,7 +58,7 @@ impl Disk for Recorder {
 
     fn write(&mut self, at: Slot, buf: &[u8]) -> io::Result<()> {
         let range = blocks(at, buf.len());
-        let copy = |bytes: &[u8]| Rc::new(std::array::from_fn(|i| bytes[i]));
+        let copy = |bytes: &[u8]| Rc::new(bytes.try_into().unwrap());
         let content: Vec<Block> = buf.chunks(BLOCK).map(copy).collect();
         let failed = self.bad_writes.range(range.clone()).next().is_some();
         if !failed {

@@ -3,11 +3,13 @@
 use std::collections::{BTreeSet, HashSet};
 
 use super::cuts::{Bound, Point, cuts};
-use super::image::{SECTOR, SECTORS, weight};
+use super::image::{BLOCK, SECTOR, SECTORS, weight};
 use super::operations::{Found, Operation};
 use super::recorder::{Op, Recorder};
 use crate::metadata::block::{Header, Kind as Block};
+use crate::metadata::check::read;
 use crate::metadata::layout::COPIES;
+use crate::metadata::recover::Recovered;
 use crate::metadata::tests::*;
 use crate::metadata::{Error, identify};
 
@@ -73,24 +75,25 @@ impl Operation {
     }
 }
 
-/// Every crash of the operation. Returns what is left by them.
+/// Every crash of the operation: all that recovery reads of it. It goes on from that in `again`, once
+/// for those that it cannot tell apart. Returns what is left.
 pub fn first(operation: &Operation, row: &mut Row) -> Vec<Left> {
     let start = Point { image: operation.start.clone(), hash: 0 };
-    let logs = log_blocks(operation, &operation.ops);
+    let written = Written::by(operation, &operation.ops);
     let (mut seen, mut told, mut used) = (HashSet::new(), HashSet::new(), HashSet::new());
     let mut left = Vec::new();
     let fresh = |hash, done| seen.insert((hash, done));
     row.states = cuts(&start, &operation.ops, 0, FIRST, fresh, |point, done| {
         row.images += 1;
         let mut disk = Recorder::on(point.image.clone());
-        if done {
-            let found = identify(&mut disk).unwrap();
-            assert_eq!(found, operation.superblock, "{}: another superblock", operation.name);
+        let found = read(&mut disk, &mut vec![]);
+        if let (true, Ok((found, _))) = (done, &found) {
+            assert_eq!(*found, operation.superblock, "{}: another superblock", operation.name);
         }
-        let found = Store::open(disk, &operation.expect).map(|(store, _)| Found::of(&store));
+        let found = found.map(|(_, Recovered { table, sequence, .. })| Found { table, sequence });
         let outcome = operation.judge(&found, done, "a crash");
         row.found[outcome] += 1;
-        let (mut apart, mut beside) = told_apart(&point, &logs, outcome < 2);
+        let (mut apart, mut beside) = told_apart(&point, &written, outcome < 2);
         if !told.insert((apart, done)) {
             return;
         }
@@ -106,43 +109,64 @@ pub fn first(operation: &Operation, row: &mut Row) -> Vec<Left> {
     left
 }
 
-/// The log blocks that are written.
-pub fn log_blocks(operation: &Operation, ops: &[Op]) -> BTreeSet<u64> {
-    let geometry = operation.superblock.geometry;
-    let logs = geometry.mirrors.map(|start| start.0 / SECTORS);
-    let log = |b: &u64| logs.iter().any(|l| (*l..l + u64::from(geometry.log_blocks)).contains(b));
-    let blocks = ops.iter().flat_map(|op| match op {
-        Op::Write { block, content, .. } => *block..block + content.len() as u64,
-        _ => 0..0,
-    });
-    blocks.filter(log).collect()
+/// Of the log blocks and the superblock copies, those that are written.
+pub struct Written {
+    pub logs: Vec<Slot>,
+    copies: Vec<Slot>,
 }
 
-/// What recovery can tell an image by. A log block that is no record is none, whatever it holds:
-/// recovery never writes to the log (which `again::recover` asserts). A superblock copy that is none is
-/// lost, whatever it holds: it is written whole before anything else is. See `unused` too.
-fn told_apart(point: &Point, logs: &BTreeSet<u64>, labelled: bool) -> (u64, u64) {
-    let (mut beside, mut copies) = (point.hash, 0u64);
-    for &block in logs {
-        let Some(content) = point.image.block(block) else { continue };
-        let at = Slot(block * SECTORS);
-        if Header::open(Block::Record, at, &content[..]).is_err() {
-            beside = beside.wrapping_sub(known_by(at, &content[..]));
-        }
+impl Written {
+    pub fn by(operation: &Operation, ops: &[Op]) -> Written {
+        let geometry = operation.superblock.geometry;
+        let len = Sectors(u64::from(geometry.log_blocks) * geometry.unit.0);
+        let log = |at: &Slot| geometry.mirrors.iter().any(|&log| (log..log + len).contains(at));
+        let blocks = ops.iter().flat_map(|op| match op {
+            Op::Write { block, content, .. } => *block..block + content.len() as u64,
+            _ => 0..0,
+        });
+        let blocks: BTreeSet<Slot> = blocks.map(|block| Slot(block * SECTORS)).collect();
+        let logs = blocks.iter().copied().filter(log).collect();
+        Written { logs, copies: COPIES.into_iter().filter(|at| blocks.contains(at)).collect() }
     }
-    for at in COPIES {
-        let Some(content) = point.image.block(at.0 / SECTORS) else { continue };
-        let known = known_by(at, &content[..]);
+}
+
+/// What recovery can tell an image by. A log block is none, whatever it holds, if it is no record or one
+/// that counts under no superblock that is there: recovery never writes to the log (which
+/// `again::recover` asserts). A superblock copy that is none is lost, whatever it holds: it is written
+/// whole before anything else is. See `unused` too.
+fn told_apart(point: &Point, written: &Written, labelled: bool) -> (u64, u64) {
+    let (mut beside, mut copies) = (point.hash, 0u64);
+    let content = |at: Slot| point.image.block(at.0 / SECTORS).map(|content| (at, &content[..]));
+    for (at, content) in written.copies.iter().copied().filter_map(content) {
+        let known = known_by(at, content);
         beside = beside.wrapping_sub(known);
         // A blank disk and a damaged one are refused in different words.
-        let blank = content.iter().all(|&byte| byte == 0);
-        copies = copies.wrapping_add(match Superblock::decode(at, &content[..]) {
+        let blank = *content == [0; BLOCK];
+        copies = copies.wrapping_add(match Superblock::decode(at, content) {
             Ok(_) => known,
             Err(_) if blank => 0,
-            Err(_) => weight(at.0, b"damaged"),
+            Err(_) => weight(at.0, &[0xdb; SECTOR]),
         });
     }
+    let there: Vec<Superblock> = COPIES
+        .into_iter()
+        .filter_map(content)
+        .filter_map(|(at, content)| Superblock::decode(at, content).ok())
+        .collect();
+    for (at, content) in written.logs.iter().copied().filter_map(content) {
+        let record = Header::open(Block::Record, at, content);
+        if !record.is_ok_and(|record| there.iter().any(|found| counts(&record, found))) {
+            beside = beside.wrapping_sub(known_by(at, content));
+        }
+    }
     (if labelled { beside.wrapping_add(copies) } else { copies }, beside)
+}
+
+/// Whether the record has a place behind the superblock's checkpoint, or says that it is an old one.
+fn counts(record: &Header, found: &Superblock) -> bool {
+    let later = record.epoch > found.epoch || record.superblock > found.number;
+    let beyond = record.sequence > found.checkpoint.sequence;
+    record.label == found.label && record.epoch >= found.epoch && (later || beyond)
 }
 
 /// The checkpoint area that is not in force is written before it is read.
