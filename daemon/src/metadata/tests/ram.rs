@@ -29,8 +29,6 @@ pub struct RamDisk {
     pub bad_writes: BTreeSet<u64>,
     /// Whether each of the flushes to come succeeds; those after them do.
     pub flushes: Vec<bool>,
-    /// After so many writes and flushes nothing gets through: the process was killed.
-    pub killed_after: Option<usize>,
 }
 
 /// A sector of a write that is not known to be durable.
@@ -55,7 +53,6 @@ impl RamDisk {
             bad_reads: BTreeSet::new(),
             bad_writes: BTreeSet::new(),
             flushes: Vec::new(),
-            killed_after: None,
         }
     }
 
@@ -231,7 +228,6 @@ impl Disk for RamDisk {
     }
 
     fn write(&mut self, at: Slot, buf: &[u8]) -> io::Result<()> {
-        self.step()?;
         self.admit(at, buf.len(), &self.bad_writes)?;
         self.put(at, buf);
         self.ops.push(Op::Write(at.0, buf.to_vec()));
@@ -239,7 +235,6 @@ impl Disk for RamDisk {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.step()?;
         if self.flushes.is_empty() || self.flushes.remove(0) {
             self.ops.push(Op::Flush);
             return Ok(());
@@ -250,17 +245,6 @@ impl Disk for RamDisk {
 }
 
 impl RamDisk {
-    fn step(&mut self) -> io::Result<()> {
-        match &mut self.killed_after {
-            Some(0) => Err(io::Error::other("killed")),
-            Some(left) => {
-                *left -= 1;
-                Ok(())
-            }
-            None => Ok(()),
-        }
-    }
-
     fn admit(&self, at: Slot, len: usize, bad: &BTreeSet<u64>) -> io::Result<()> {
         let sectors = (len / SECTOR) as u64;
         let aligned = at.bytes() % self.physical == 0 && len as u64 % self.physical == 0;
