@@ -35,12 +35,12 @@
  *			  suspend), its owner left (FENCE only)
  *
  * Errors common to the commands: ESRCH no such instance; EACCES the sender
- * has not claimed it (dumps need no claim); ENOENT no such fault; EBUSY a fault's state does not
- * allow it now (list and try again); ERANGE a range or slot is outside its
- * device, slot area or fault; ENOSPC the table would have too many extents;
- * EINVAL anything else that is malformed; ENOMEM try again: nothing was changed,
- * except that a LOAD begins anew with CLAIM, and that an INSTALL may be half done:
- * its faults then end by INSTALL only.
+ * has not claimed it (dumps need no claim); ENOENT no such fault; EBUSY a
+ * fault's state does not allow it now (list and try again); ERANGE a range or
+ * slot is outside its device, slot area or fault; ENOSPC the table would have
+ * too many extents; EINVAL anything else that is malformed; ENOMEM try again:
+ * nothing was changed, except that a LOAD begins anew with CLAIM, and that an
+ * INSTALL may be half done: its faults then end by INSTALL only.
  */
 #ifndef _UAPI_DM_REMAP_H
 #define _UAPI_DM_REMAP_H
@@ -97,9 +97,10 @@
  *	each. For write faults only.
  * @DM_REMAP_CMD_PLACE: do: INSTANCE, FAULT_ID, PIECES; says what the range shall
  *	become. A held write's MAPPED pieces are written to their slots and
- *	its unlisted parts to where the table points. Without a held write nothing is written: the daemon itself
- *	writes the slots after PLACE has accepted them. A slot is a multiple
- *	of SLOT_UNIT and fills whole units. EEXIST: a slot is in use or retired.
+ *	its unlisted parts to where the table points. Without a held write
+ *	nothing is written: the daemon itself writes the slots after PLACE has
+ *	accepted them. A slot is a multiple of SLOT_UNIT and fills whole units.
+ *	EEXIST: a slot is in use or retired.
  * @DM_REMAP_CMD_INSTALL: do: INSTANCE, COMMIT, FAULT_IDS, all placed, or nothing is
  *	installed. A fault that has already ended is passed over: a placed
  *	one ends only by its owner's INSTALL or RELEASE. A held write
@@ -107,8 +108,8 @@
  *	is below the last installed one.
  * @DM_REMAP_CMD_RELEASE: do: INSTANCE, FAULT_ID; lifts the fence, leaves the table,
  *	and sends the held bio through the table again.
- * @DM_REMAP_CMD_FAIL: do: INSTANCE, FAULT_ID; ends the held bio with its original
- *	error. A pinned fence stays. ENOENT: its bio has left already, too.
+ * @DM_REMAP_CMD_FAIL: do: INSTANCE, FAULT_ID; ends the held bio with its
+ *	original error. A pinned fence stays. ENOENT: its bio has left, too.
  * @DM_REMAP_CMD_FENCE: do: INSTANCE, START, LEN; a fault without a bio. Replies with
  *	FAULT_ID, after every I/O that is looked up later sees the fence.
  *	EBUSY: it overlaps a fault, the instance is not ready, or it has as many
