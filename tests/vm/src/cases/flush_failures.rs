@@ -75,6 +75,26 @@ impl Asked {
         Ok(())
     }
 
+    /// Once the tracer has stopped the daemon on behalf of a write, an application's flush fails on a disk, and loses what it
+    /// was to keep. The write succeeds all the same.
+    fn flush_loses_meanwhile(
+        &mut self,
+        disk: u8,
+        tracer: Tracer,
+        write: impl FnOnce() -> Result<()> + Send,
+    ) -> Result<()> {
+        thread::scope(|scope| {
+            let writer = scope.spawn(write);
+            let tracer = tracer.wait(PATIENCE)?;
+            self.write().context("while the daemon is about to flush")?;
+            self.steer.lose_at_flush(disk)?;
+            let errno = self.plain.flush().err().and_then(|error| error.raw_os_error());
+            ensure!(errno == Some(EIO), "disk {disk} failed a flush; fsync says errno {errno:?}");
+            tracer.go_on()?;
+            writer.join().unwrap_or_else(|_| bail!("the writer panicked"))
+        })
+    }
+
     /// A flush of somebody else's has failed, and this caller has to hear of it.
     fn flush_owes_a_failure(&self) -> Result<()> {
         let errors = || -> Result<u64> {
@@ -265,16 +285,7 @@ fn anothers(ctx: &mut Ctx) -> Result<()> {
     asked.flush_succeeds()?;
     let disk = served.disk()?;
     let tracer = Tracer::attach(served.daemon.pid(), &spare, Some(Point::Submitted))?;
-    thread::scope(|scope| {
-        let writer = scope.spawn(|| disk.fill(NEW[0], 1, 7));
-        let tracer = tracer.wait(PATIENCE)?;
-        asked.write().context("while the daemon is about to flush")?;
-        asked.steer.lose_at_flush(SPARE)?;
-        let errno = asked.plain.flush().err().and_then(|error| error.raw_os_error());
-        ensure!(errno == Some(EIO), "the spare failed a flush; fsync says errno {errno:?}");
-        tracer.go_on()?;
-        writer.join().unwrap_or_else(|_| bail!("the writer panicked"))
-    })?;
+    asked.flush_loses_meanwhile(SPARE, tracer, || disk.fill(NEW[0], 1, 7))?;
     let status = policyd(&["status", "--json"])?.run()?;
     ensure!(status.contains("\"commits_unknown\":1,"), "the commit was not repeated: {status}");
     asked.plain.verify(NEW[0], 1, 7)?;
@@ -322,16 +333,7 @@ fn under_a_placed_write(ctx: &mut Ctx) -> Result<()> {
     asked.flush_succeeds()?;
     let disk = served.disk()?;
     let tracer = Tracer::attach(served.daemon.pid(), &spare, Some(Point::Placed))?;
-    thread::scope(|scope| {
-        let writer = scope.spawn(|| disk.fill(NEW[0] - 8, 16, 7));
-        let tracer = tracer.wait(PATIENCE)?;
-        asked.write().context("while the daemon is about to flush")?;
-        asked.steer.lose_at_flush(DATA)?;
-        let errno = asked.plain.flush().err().and_then(|error| error.raw_os_error());
-        ensure!(errno == Some(EIO), "the data disk failed a flush; fsync says errno {errno:?}");
-        tracer.go_on()?;
-        writer.join().unwrap_or_else(|_| bail!("the writer panicked"))
-    })?;
+    asked.flush_loses_meanwhile(DATA, tracer, || disk.fill(NEW[0] - 8, 16, 7))?;
     asked.flush_succeeds()?;
     disk.verify(NEW[0] - 8, 16, 7).context("written, and flushed")?;
     ensure!(served.listed("mapped")?.contains(&(NEW[0], 1)), "the bad sector is not mapped");
