@@ -150,12 +150,18 @@ impl Maker {
         }
     }
 
+    /// Sectors that go bad, and a range around them.
+    fn bad_among_good(&mut self) -> Option<(Op, u64, u64)> {
+        let bad = self.bad();
+        let Op::Bad { start, .. } = bad else { return None };
+        let block = self.config.block;
+        Some((bad, start.saturating_sub(4 * block), 8 * block))
+    }
+
     /// The disk is gone for a moment while the daemon looks for bad sectors among good ones.
     fn in_a_search(&mut self, steps: &mut Vec<Step>) {
-        let bad = self.bad();
-        let Op::Bad { start, .. } = bad else { return };
-        let (block, after) = (self.config.block, self.rng.range(100, 3000));
-        let (start, len) = (start.saturating_sub(4 * block), 8 * block);
+        let Some((bad, start, len)) = self.bad_among_good() else { return };
+        let after = self.rng.range(100, 3000);
         steps.push(Step { after: 1, op: bad });
         steps.push(Step { after: 1, op: Op::Write { start, len, fua: false } });
         steps.push(Step { after, op: Op::Gone { disk: Which::Data, ms: 1 } });
@@ -163,10 +169,8 @@ impl Maker {
 
     /// The disk answers again while the daemon looks for what cannot be read.
     fn as_a_storm_ends(&mut self, steps: &mut Vec<Step>) {
-        let bad = self.bad();
-        let Op::Bad { start, .. } = bad else { return };
-        let (block, ms) = (self.config.block, self.rng.range(1, 8));
-        let (start, len) = (start.saturating_sub(4 * block), 8 * block);
+        let Some((bad, start, len)) = self.bad_among_good() else { return };
+        let ms = self.rng.range(1, 8);
         steps.push(Step { after: 1, op: bad });
         steps.push(Step { after: 1, op: Op::Storm { ms } });
         steps.push(Step { after: 1, op: Op::Read { start, len, ahead: false } });
