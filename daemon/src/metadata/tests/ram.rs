@@ -99,12 +99,11 @@ impl RamDisk {
     /// subsets of the unflushed sectors up to 2^10; beyond, all subsets of whole writes up to that,
     /// and `samples` random ones; then `samples` where writes that were under way also tore the
     /// physical block around them. Crashes between writes are subsets of those before the next
-    /// flush. The flag is set once all of it is done. Returns the number of states.
-    pub fn crashes(&self, seed: u64, samples: u64, mut visit: impl FnMut(RamDisk, bool)) -> u64 {
+    /// flush. The flag is set once all of it is done.
+    pub fn crashes(&self, seed: u64, samples: u64, mut visit: impl FnMut(RamDisk, bool)) {
         let mut random = Random(seed);
         let mut base = self.start.clone();
         let mut loose: Vec<Loose> = Vec::new();
-        let mut states = 0;
         for (n, op) in self.ops.iter().chain([&Op::Flush]).enumerate() {
             match op {
                 Op::Write(at, bytes) => {
@@ -130,7 +129,6 @@ impl RamDisk {
                                 set(&mut image, sector, [random.next() as u8; SECTOR]);
                             }
                         }
-                        states += 1;
                         let start = image.clone();
                         let state = RamDisk { image, start, ..self.clone_shell() };
                         visit(state, n == self.ops.len());
@@ -148,7 +146,6 @@ impl RamDisk {
                 }
             }
         }
-        states
     }
 
     fn clone_shell(&self) -> RamDisk {
