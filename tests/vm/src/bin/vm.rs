@@ -124,16 +124,20 @@ fn run(series: &str, names: &[String], logs: Option<PathBuf>, seed: Option<u64>)
         match tally {
             Ok(tally) => {
                 total.passed += tally.passed;
-                total.failed += tally.failed;
+                total.failed.extend(tally.failed);
             }
-            Err(error) => {
-                println!("{:<22} FAIL  it did not come to its end: {error:#}", kernel.release);
-                total.failed += 1;
-            }
+            Err(error) => total.failed.push(format!(
+                "{:<22} FAIL  it did not come to its end: {error:#}",
+                kernel.release
+            )),
         }
     }
-    println!("{} passed, {} failed", total.passed, total.failed);
-    Ok(total.failed == 0 && total.passed > 0)
+    // Once more, where nobody has to look for them: of a long log the end is kept.
+    if !total.failed.is_empty() {
+        println!("seed {seed}\n{}", total.failed.join("\n"));
+    }
+    println!("{} passed, {} failed", total.passed, total.failed.len());
+    Ok(total.failed.is_empty() && total.passed > 0)
 }
 
 fn soak(series: &str, minutes: u64, seed: Option<u64>) -> Result<bool> {
@@ -144,7 +148,7 @@ fn soak(series: &str, minutes: u64, seed: Option<u64>) -> Result<bool> {
     let logs = target_dir()?.join("soak-logs");
     let tally = Suite::new(&kernel, &logs, seed, case.bare)?.run(&[case])?;
     std::fs::remove_dir_all(sockets())?;
-    Ok(tally.failed == 0 && tally.passed > 0)
+    Ok(tally.failed.is_empty() && tally.passed > 0)
 }
 
 /// Each suite on a thread of its own, to its end, whatever becomes of the others.

@@ -18,10 +18,11 @@ use crate::case::{Case, End};
 const AGAIN: u32 = 5;
 
 /// The result of all cases so far.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default)]
 pub struct Tally {
     pub passed: u32,
-    pub failed: u32,
+    /// A line for each that failed, and why.
+    pub failed: Vec<String>,
     pub boots: u32,
     /// Seconds from QEMU's start to the guest's first word, all boots together.
     pub booting: f64,
@@ -144,8 +145,7 @@ impl<'a> Suite<'a> {
 
     /// A fault that belongs to no case counts as a failed one.
     fn boot_failed(&mut self, why: &str) {
-        println!("{:<22} FAIL  boot {}: {why}", self.kernel.release, self.tally.boots);
-        self.tally.failed += 1;
+        self.failed(format!("boot {}: {why}", self.tally.boots));
     }
 
     /// Runs every phase of a case over the same disks; why it failed, and whether that was the emulator's doing.
@@ -195,14 +195,18 @@ impl<'a> Suite<'a> {
 
     fn report(&mut self, case: &Case, reasons: Vec<String>, start: Instant) {
         let reasons = expect(case.must_fail, reasons);
-        let (word, why) = if reasons.is_empty() {
-            self.tally.passed += 1;
-            ("PASS", String::new())
-        } else {
-            self.tally.failed += 1;
-            ("FAIL", format!(": {}", reasons.join("; ")))
-        };
         let seconds = start.elapsed().as_secs_f64();
-        println!("{:<22} {word}  {} ({seconds:.1} s){why}", self.kernel.release, case.name);
+        if reasons.is_empty() {
+            self.tally.passed += 1;
+            println!("{:<22} PASS  {} ({seconds:.1} s)", self.kernel.release, case.name);
+        } else {
+            self.failed(format!("{} ({seconds:.1} s): {}", case.name, reasons.join("; ")));
+        }
+    }
+
+    fn failed(&mut self, what: String) {
+        let line = format!("{:<22} FAIL  {what}", self.kernel.release);
+        println!("{line}");
+        self.tally.failed.push(line);
     }
 }
