@@ -34,6 +34,7 @@ mod stopped;
 mod storm;
 mod superblocks;
 mod suspend;
+mod target;
 mod workloads;
 mod wrong_spare;
 
@@ -45,6 +46,7 @@ const TABLES: &[&[Case]] = &[
     boot::CASES,
     disks::CASES,
     module::CASES,
+    target::CASES,
     daemon::CASES,
     killed::CASES,
     doorbell::CASES,

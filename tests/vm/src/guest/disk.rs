@@ -1,12 +1,13 @@
 //! Direct I/O in sectors of 512 bytes.
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::libc;
+use rustix::io::{ReadWriteFlags, preadv2, pwritev2};
 
 use super::pattern;
 
@@ -38,6 +39,11 @@ impl Buffer {
     fn get(&mut self) -> &mut [u8] {
         &mut self.bytes[self.start..self.start + self.len]
     }
+}
+
+/// A short transfer is an error.
+fn whole(bytes: usize, sectors: usize) -> io::Result<()> {
+    if bytes == sectors * SECTOR { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
 impl Disk {
@@ -83,6 +89,33 @@ impl Disk {
         let mut buffer = Buffer::new(bytes.len());
         buffer.get().copy_from_slice(bytes);
         self.file.write_all_at(buffer.get(), sector * SECTOR as u64)
+    }
+
+    /// One read that may not wait (`RWF_NOWAIT`).
+    pub fn read_at_once(&self, sector: u64, count: usize) -> io::Result<Vec<u8>> {
+        let mut buffer = Buffer::new(count * SECTOR);
+        let into = &mut [IoSliceMut::new(buffer.get())];
+        let read = preadv2(&self.file, into, sector * SECTOR as u64, ReadWriteFlags::NOWAIT)?;
+        whole(read, count)?;
+        Ok(buffer.get().to_vec())
+    }
+
+    /// One write that may not wait.
+    pub fn write_at_once(&self, sector: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut buffer = Buffer::new(bytes.len());
+        buffer.get().copy_from_slice(bytes);
+        let from = &[IoSlice::new(buffer.get())];
+        let written = pwritev2(&self.file, from, sector * SECTOR as u64, ReadWriteFlags::NOWAIT)?;
+        whole(written, bytes.len() / SECTOR)
+    }
+
+    /// Expects a write and a read that may not wait to fail with these.
+    pub fn fail_at_once(&self, sector: u64, count: usize, errors: [i32; 2]) -> Result<()> {
+        let bytes = pattern::sectors(sector, count, u64::MAX);
+        let written = self.write_at_once(sector, &bytes);
+        self.fails("write that may not wait", sector, errors[0], written)?;
+        let read = self.read_at_once(sector, count).map(drop);
+        self.fails("read that may not wait", sector, errors[1], read)
     }
 
     /// Sends a flush down.

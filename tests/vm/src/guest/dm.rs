@@ -107,6 +107,11 @@ impl Device {
         self.verb(&["table"])
     }
 
+    /// What it would report to the kernel's integrity measurement.
+    pub fn measurement(&self) -> Result<String> {
+        self.verb(&["measure"])
+    }
+
     pub fn remove(mut self) -> Result<()> {
         self.gone = true;
         self.verb(&["remove", "--retry"]).map(drop)

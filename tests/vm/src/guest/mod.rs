@@ -17,6 +17,7 @@ pub mod init;
 pub mod inject;
 pub mod journal;
 pub mod kernel;
+pub mod kmsg;
 mod leftovers;
 pub mod load;
 pub mod md;

@@ -1,4 +1,4 @@
-//! How much I/O reached a disk, from `/sys/dev/block/*/stat`.
+//! What the kernel says of a disk in `/sys/dev/block`: how much I/O reached it, and the limits of its queue.
 
 use std::fs;
 use std::ops::Sub;
@@ -17,16 +17,27 @@ pub struct Stat {
     pub writes: u64,
     pub write_sectors: u64,
     pub discards: u64,
+    pub discard_sectors: u64,
     pub flushes: u64,
+}
+
+fn told(device: &Path, file: &str) -> Result<String> {
+    let number = fs::metadata(device).with_context(|| device.display().to_string())?.rdev();
+    let path = format!("/sys/dev/block/{}:{}/{file}", major(number), minor(number));
+    fs::read_to_string(&path).context(path)
+}
+
+/// A limit of a disk's queue, such as `physical_block_size`.
+pub fn limit(device: &Path, name: &str) -> Result<u64> {
+    let text = told(device, &format!("queue/{name}"))?;
+    text.trim().parse().with_context(|| format!("{name} is {text}"))
 }
 
 impl Stat {
     /// Of a disk, by its path in `/dev`.
     pub fn of(device: &Path) -> Result<Self> {
-        let number = fs::metadata(device).with_context(|| device.display().to_string())?.rdev();
-        let path = format!("/sys/dev/block/{}:{}/stat", major(number), minor(number));
-        let text = fs::read_to_string(&path).with_context(|| path.clone())?;
-        Self::parse(&text).with_context(|| format!("{path}: {text}"))
+        let text = told(device, "stat")?;
+        Self::parse(&text).with_context(|| format!("{}: {text}", device.display()))
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -37,6 +48,7 @@ impl Stat {
             writes: *fields.get(4)?,
             write_sectors: *fields.get(6)?,
             discards: *fields.get(11)?,
+            discard_sectors: *fields.get(13)?,
             flushes: *fields.get(15)?,
         })
     }
@@ -52,6 +64,7 @@ impl Sub for Stat {
             writes: self.writes - before.writes,
             write_sectors: self.write_sectors - before.write_sectors,
             discards: self.discards - before.discards,
+            discard_sectors: self.discard_sectors - before.discard_sectors,
             flushes: self.flushes - before.flushes,
         }
     }
@@ -71,6 +84,7 @@ mod tests {
             writes: 5,
             write_sectors: 7,
             discards: 12,
+            discard_sectors: 14,
             flushes: 16,
         };
         assert_eq!(stat, Some(expected));

@@ -20,7 +20,7 @@ use crate::case::Kind;
 
 /// Programs beside busybox, found in the usual directories.
 const TOOLS: &[&str] =
-    &["modprobe", "depmod", "dmsetup", "blockdev", "losetup", "mkfs.ext4", "e2fsck"];
+    &["modprobe", "depmod", "dmsetup", "blkdiscard", "blockdev", "losetup", "mkfs.ext4", "e2fsck"];
 /// Programs in the second archive.
 const EXTRA: &[&str] = &["fio", "fsx", "mkfs.xfs", "xfs_repair", "mkfs.btrfs", "btrfs", "mdadm"];
 /// Modules a case may load; what they need comes along.
