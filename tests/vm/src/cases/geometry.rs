@@ -10,12 +10,15 @@ use nix::libc::{EINVAL, ENODATA};
 use crate::case::Case;
 use crate::guest::devices::{Brd, NullBlk};
 use crate::guest::dm::{self, Device};
+use crate::guest::scsi::ScsiDebug;
 use crate::guest::served::{Served, policyd};
+use crate::guest::stat::limit;
 use crate::guest::{Ctx, Disk, run, wait_until};
 
 pub const CASES: &[Case] = &[
     Case::new("geometry.four-devices-at-once", 180, four_devices),
     Case::new("geometry.partitions-as-data-and-spare", 90, partitions),
+    Case::new("geometry.limits-suit-both-disks", 60, limits),
     Case::new("geometry.both-with-4k-sectors", 90, |_| blocks(Some(4096), Some(4096))),
     Case::new("geometry.data-with-4k-sectors", 90, |_| blocks(Some(4096), None)),
     Case::new("geometry.spare-with-4k-sectors", 90, |_| blocks(None, Some(4096))),
@@ -134,6 +137,45 @@ fn partitions(_: &mut Ctx) -> Result<()> {
     served.disk()?.verify(last - 7, 8, 1)?;
     expect_mapped(&served, 0, &bad)?;
     served.down()
+}
+
+/// What the block layer may send to the device is what it may send to both disks; but for discards, which the spare never
+/// sees.
+fn limits(_: &mut Ctx) -> Result<()> {
+    let null = |name: &str, attributes: [(&str, &str); 3]| NullBlk::create(name, 32, &attributes);
+    let small = [("blocksize", "512"), ("max_sectors", "256"), ("discard", "0")];
+    let large = [("blocksize", "4096"), ("max_sectors", "128"), ("discard", "1")];
+    let (small, large) = (null("nullb0", small)?, null("nullb1", large)?);
+    // Its sectors are of 512 bytes, and its blocks of 4 KiB.
+    let scsi = ScsiDebug::load(16, &["physblk_exp=3", "lbpu=1"])?;
+    let disk = scsi.disk(0)?;
+    let (small, large, scsi) = (small.path(), large.path(), disk.as_path());
+    for (data, spare) in [(small, large), (large, small), (small, scsi), (scsi, small)] {
+        let device = Device::remap("d", data, spare, "")?;
+        suit_both(device.path(), data, spare)
+            .with_context(|| format!("{} and {}", data.display(), spare.display()))?;
+    }
+    Ok(())
+}
+
+fn suit_both(device: &Path, data: &Path, spare: &Path) -> Result<()> {
+    let all = |name: &str| -> Result<[u64; 3]> {
+        Ok([limit(device, name)?, limit(data, name)?, limit(spare, name)?])
+    };
+    for name in ["logical_block_size", "physical_block_size", "minimum_io_size"] {
+        let [found, data, spare] = all(name)?;
+        ensure!(found == data.max(spare), "{name} is {found}, of {data} and {spare}");
+    }
+    for name in ["max_hw_sectors_kb", "max_sectors_kb", "max_segments", "max_segment_size"] {
+        let [found, data, spare] = all(name)?;
+        ensure!(found == data.min(spare), "{name} is {found}, of {data} and {spare}");
+    }
+    let [found, data, spare] = all("discard_max_bytes")?;
+    let wanted = if spare == 0 { data } else { data.min(spare) };
+    ensure!(found == wanted, "discard_max_bytes is {found}, of {data} and {spare}");
+    let zeroes = limit(device, "write_zeroes_max_bytes")?;
+    ensure!(zeroes == 0, "write_zeroes_max_bytes is {zeroes}");
+    Ok(())
 }
 
 fn null_blk(name: &str, block: Option<u32>) -> Result<NullBlk> {
