@@ -6,11 +6,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::libc::EIO;
+use nix::libc::{EIO, ENODATA};
 use nix::sys::signal::Signal;
 
 use crate::case::Case;
+use crate::guest::devices::Brd;
 use crate::guest::owner::{Fence, Owner};
+use crate::guest::scsi::ScsiDebug;
 use crate::guest::served::Served;
 use crate::guest::setup::{Disks, Setup};
 use crate::guest::tracer::{Point, Tracer};
@@ -19,6 +21,7 @@ use crate::guest::{Ctx, Disk, wait_until};
 pub const CASES: &[Case] = &[
     Case::new("stopped.past-the-deadline", 120, past_the_deadline),
     Case::new("stopped.past-the-deadline-of-what-is-placed", 120, placed),
+    Case::new("stopped.past-the-deadline-of-a-read", 60, medium_error),
     Case::new("stopped.and-killed-past-the-deadline-of-a-commit", 120, killed_after_the_deadline),
     Case::new("stopped.an-early-end-is-seen", 60, early_end).must_fail("before its deadline"),
 ];
@@ -37,12 +40,16 @@ fn setup() -> Result<Setup> {
 /// A write that ends with the error of the disk, and not before its deadline.
 fn fails_at_its_deadline(device: &Path, sector: u64, count: usize) -> Result<()> {
     let disk = Disk::open(device)?;
+    at_its_deadline(sector, || disk.write_fails(sector, count, EIO))
+}
+
+fn at_its_deadline(sector: u64, fails: impl FnOnce() -> Result<()>) -> Result<()> {
     let begun = Instant::now();
-    disk.write_fails(sector, count, EIO)?;
+    fails()?;
     let taken = begun.elapsed();
     ensure!(
         taken >= Duration::from_millis(DEADLINE_MS - TICKS_MS),
-        "the write at {sector} ended before its deadline, after {taken:?}"
+        "what was sent to {sector} ended before its deadline, after {taken:?}"
     );
     Ok(())
 }
@@ -122,6 +129,33 @@ fn placed(_: &mut Ctx) -> Result<()> {
     disk.verify(996, 8, 3)?;
     drop(disk);
     setup.down()
+}
+
+/// Its error is the one that the disk gave: that of the medium, and not that something has failed. It was nobody's decision,
+/// so it leaves no poison.
+fn medium_error(_: &mut Ctx) -> Result<()> {
+    let brd = Brd::load(1, 32)?;
+    let scsi = ScsiDebug::with_medium_errors(16, 1000, 8)?;
+    let options = format!("hold_deadline_ms = {DEADLINE_MS}");
+    let served = Served::new(&scsi.disk(0)?, &brd.path(0), &options)?;
+    let disk = served.disk()?;
+    let before = Owner::onlooker()?.counters()?;
+    served.daemon.signal(Signal::SIGSTOP)?;
+    at_its_deadline(1000, || disk.read_fails(1000, 1, ENODATA))?;
+    let after = Owner::onlooker()?.counters()?;
+    let (faults, expired) = (after.faults - before.faults, after.expired - before.expired);
+    ensure!((faults, expired) == (1, 1), "{faults} faults, of which {expired} expired");
+    let fences = Owner::onlooker()?.fences()?;
+    ensure!(fences.is_empty(), "a fence outlives its read: {fences:?}");
+
+    served.daemon.signal(Signal::SIGCONT)?;
+    let poisoned = served.sectors_of(0, "poison-data")?;
+    ensure!(poisoned.is_empty(), "an error that was passed up has poisoned {poisoned:?}");
+    disk.read_fails(1000, 1, ENODATA).context("after it was continued")?;
+    let poisoned = served.sectors_of(0, "poison-data")?;
+    ensure!(poisoned == [1000], "poisoned: {poisoned:?}");
+    drop(disk);
+    served.down()
 }
 
 /// The commit is durable though its write has failed, so its new owner installs it: what was written is there, and stays.
