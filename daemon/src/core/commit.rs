@@ -27,20 +27,22 @@ pub(super) struct Commit {
 
 impl Device {
     pub(super) fn commit(&mut self) {
-        let ready = self.with(Step::Ready);
         if self.metadata_dead {
+            let ready = self.with(Step::Ready);
             return ready.into_iter().for_each(|id| self.fail(id, "no commit can be made"));
         }
         if self.commit.is_some() {
             return;
         }
-        let alone = self.faults.is_empty() && self.log_full.is_none_or(|until| self.now >= until);
-        if ready.is_empty() && (self.retire.is_empty() || !alone) {
+        let full = self.log_full.is_some();
+        let goes = |f: &Fault| f.step == Step::Ready && !(f.named && full);
+        let alone = self.faults.is_empty() && !full;
+        if !self.faults.values().any(goes) && (self.retire.is_empty() || !alone) {
             return;
         }
         let mut changes = std::mem::take(&mut self.retire);
         let retired = changes.len();
-        for fault in self.faults.values_mut().filter(|f| f.step == Step::Ready) {
+        for fault in self.faults.values_mut().filter(|f| goes(f)) {
             if changes.len() < ENOUGH {
                 changes.extend(fault.changes());
                 fault.step = Step::Committing;
@@ -67,21 +69,19 @@ impl Device {
                 self.log_full = Some(self.now + FULL_PAUSE);
                 self.alarm(Alarm::LogFull, "the log is full: nothing can be mapped".into());
                 for id in self.with(Step::Committing) {
+                    // Nothing was submitted.
+                    self.faults.entry(id).and_modify(|fault| fault.step = Step::Ready);
                     self.fail(id, "the log is full");
                 }
             }
             Err(CommitFailure::Dead) => {
-                // The commit may be durable, so its fences stay; its bios need not wait.
+                // The commit may be durable.
                 self.metadata_dead = true;
                 self.commit.iter_mut().for_each(|commit| commit.unknown = true);
                 let text = "no metadata mirror can be written: nothing can be mapped";
                 self.alarm(Alarm::MetadataDead, text.into());
                 for id in self.with(Step::Committing) {
-                    if let Some(fault) = self.faults.get_mut(&id).filter(|f| f.flags.held) {
-                        fault.asked = Some(Verdict::Fail);
-                        self.counters.failed += 1;
-                        self.out.push(Action::Fail { fault: id });
-                    }
+                    self.fail(id, "no commit can be made");
                 }
             }
         }

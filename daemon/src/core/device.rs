@@ -9,7 +9,9 @@ use serde::Serialize;
 use super::breaker::Breaker;
 use super::commit::Commit;
 use super::durable::Durable;
-use super::event::{Action, Alarm, Area, Event, FaultId, Instance, Listed, Load, Refusal, State};
+use super::event::{
+    Action, Alarm, Area, Event, FaultId, Instance, Listed, Load, Piece, Refusal, State,
+};
 use super::fault::{Fault, Step, Verdict, in_table};
 use super::policy::Policy;
 use super::snapshot::{Counters, Happening, Notes};
@@ -55,6 +57,7 @@ pub struct Device {
     pub(super) flush_untold: bool,
     pub(super) installing: bool,
     pub(super) metadata_dead: bool,
+    /// When a commit may find room again.
     pub(super) log_full: Option<Duration>,
     pub(super) restate_at: Option<Duration>,
     pub(super) install_at: Option<Duration>,
@@ -155,6 +158,7 @@ impl Device {
         }
         due(&mut self.install_at);
         due(&mut self.claim_at);
+        due(&mut self.log_full);
         self.list_wanted |= due(&mut self.list_at);
         match self.phase {
             // A table that a commit may yet change is not one to start from.
@@ -179,7 +183,7 @@ impl Device {
             }
             _ => {}
         }
-        let times = [self.restate_at, self.install_at, self.claim_at, self.list_at];
+        let times = [self.restate_at, self.install_at, self.claim_at, self.list_at, self.log_full];
         let next = times.into_iter().flatten().min();
         if next.is_some() && next != self.timer {
             self.out.extend(next.map(Action::SetTimer));
@@ -263,14 +267,19 @@ impl Device {
         }
     }
 
-    /// Placed, but not by a request of ours that we remember. What the log holds is installed;
-    /// no commit will ever name the rest.
+    /// Placed, but not by a request of ours that we remember. What the log holds is installed, and
+    /// what it holds a part of, as a commit may take several records, is committed to its end: it was
+    /// flushed before. No commit will ever name the rest.
     fn adopt(&mut self, listed: Listed) {
-        if listed.pieces.iter().all(|(piece, _)| in_table(&self.table, listed.start, piece)) {
-            if let Some(fault) = self.faults.get_mut(&listed.id) {
-                fault.pieces = listed.pieces.into_iter().map(|(piece, _)| piece).collect();
-                fault.step = Step::Durable;
-            }
+        let Some(fault) = self.faults.get_mut(&listed.id) else { return };
+        fault.pieces = listed.pieces.into_iter().map(|(piece, _)| piece).collect();
+        let logged = |piece: &&Piece| in_table(&self.table, listed.start, piece);
+        let count = fault.pieces.iter().filter(logged).count();
+        if count == fault.pieces.len() {
+            fault.step = Step::Durable;
+        } else if count > 0 {
+            fault.named = true;
+            fault.step = Step::Ready;
         } else {
             self.release(listed.id);
         }

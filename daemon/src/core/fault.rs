@@ -68,6 +68,8 @@ pub(super) struct Fault {
     pub attempts: u32,
     /// A part that was to stay where it is has failed: it is more than a heal.
     pub rest_failed: bool,
+    /// A former owner's commit that names it is durable in part.
+    pub named: bool,
 }
 
 impl Fault {
@@ -87,12 +89,13 @@ impl Fault {
             check_from: 0,
             attempts: 0,
             rest_failed: false,
+            named: false,
         }
     }
 
     /// A commit that names it may be durable: it ends by an install only.
     pub fn is_committed(&self) -> bool {
-        matches!(self.step, Step::Committing | Step::Durable)
+        self.named || matches!(self.step, Step::Committing | Step::Durable)
     }
 
     /// A request failed: the next listing decides again, but an error that was decided stays.

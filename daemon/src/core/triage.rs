@@ -23,7 +23,7 @@ impl Device {
         fault.search = Search::new(if heal { Vec::new() } else { parts(sound) }, bad);
         if fault.attempts >= self.policy.place_attempts {
             self.fail(id, "it could not be placed");
-        } else if self.metadata_dead || self.log_full.is_some_and(|until| self.now < until) {
+        } else if self.metadata_dead || self.log_full.is_some() {
             self.fail(id, "no commit can be made");
         } else if heal && fault.search.bad().is_empty() {
             self.release(id);
@@ -202,17 +202,23 @@ impl Device {
         }
     }
 
-    /// The original error, and the end of the fence too. Never for what a commit names.
+    /// The original error, and the end of the fence too. What a commit names keeps its fence, but its
+    /// bio need not wait.
     pub(super) fn fail(&mut self, id: FaultId, why: &'static str) {
         let Some(fault) = self.faults.get_mut(&id) else { return };
-        if !fault.flags.held {
-            return self.release(id);
+        let ends = !fault.is_committed();
+        match fault.flags.held {
+            false if ends => return self.release(id),
+            true if ends || fault.asked.is_none() => {}
+            _ => return,
         }
         if fault.step != Step::Ending {
             self.counters.failed += 1;
             self.notes.add(self.now, Happening::Failed { fault: id, why });
         }
-        fault.step = Step::Ending;
+        if ends {
+            fault.step = Step::Ending;
+        }
         fault.asked = Some(Verdict::Fail);
         self.out.push(Action::Fail { fault: id });
     }

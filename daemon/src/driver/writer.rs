@@ -153,7 +153,7 @@ impl<D: Disk> Writer<D> {
             self.submitted = false;
         }
         while let Some(changes) = self.waiting.pop_front() {
-            last = Some(self.store.commit(&changes).inspect_err(|error| {
+            last = Some(self.store.commit_admitted(&changes).inspect_err(|error| {
                 self.submitted = matches!(error, CommitError::Unknown { .. });
             })?);
         }

@@ -40,6 +40,8 @@ pub struct Store<D> {
     current: [bool; 5],
     table: Table,
     sequence: u64,
+    /// Changes in a record, at most.
+    per_record: usize,
     /// The position of the next log block.
     pub(super) head: u64,
     pending: Option<Vec<Change>>,
@@ -57,6 +59,7 @@ impl<D: Disk> Store<D> {
     ) -> Store<D> {
         let super::recover::Recovered { table, sequence, head } = recovered;
         Store {
+            per_record: superblock.geometry.per_block(),
             disk,
             superblock,
             current,
@@ -98,7 +101,13 @@ impl<D: Disk> Store<D> {
     }
 
     pub fn max_changes(&self) -> usize {
-        self.geometry().per_block()
+        self.per_record
+    }
+
+    /// With fewer changes in a record than would fit, so that a small commit takes several.
+    #[must_use]
+    pub fn with_records_of(self, changes: usize) -> Store<D> {
+        Store { per_record: changes.clamp(1, self.per_record), ..self }
     }
 
     /// Half of the log is used. A checkpoint should be made when nothing is urgent.
@@ -179,6 +188,12 @@ impl<D: Disk> Store<D> {
             )));
         }
         self.admit(changes)?;
+        self.commit_admitted(changes)
+    }
+
+    /// A part of changes that were admitted together, each part at most `max_changes`.
+    pub fn commit_admitted(&mut self, changes: &[Change]) -> Result<Durable, CommitError> {
+        self.writable()?;
         self.append(changes.to_vec())
     }
 

@@ -34,6 +34,7 @@ impl Simulated {
             queue_unowned: config.queue_unowned,
             says_medium: config.says_medium,
             emulated_fua: config.emulated_fua,
+            record: 0,
             lying_flush: false,
             lost_bells: 0,
             no_memory: 0,

@@ -167,7 +167,11 @@ impl Daemon {
         let port = 100 + sys.lock().life;
         let link = || Link { sys: sys.clone(), port };
         let spare_disk = Shared::new(open(Which::Spare), link()).map_err(Error::Flush)?;
-        let (store, proof) = Store::open(spare_disk, &expect)?;
+        let (mut store, proof) = Store::open(spare_disk, &expect)?;
+        let record = sys.lock().config.record as usize;
+        if record > 0 {
+            store = store.with_records_of(record);
+        }
         let geometry = *store.geometry();
         let area = Area { start: geometry.slots, len: geometry.slot_sectors, unit: geometry.unit };
         let core = Device::new(Policy::default(), area, store.table().clone(), proof.into());

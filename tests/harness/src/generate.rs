@@ -84,6 +84,7 @@ pub fn script(seed: u64) -> Script {
         says_medium: rng.chance(70),
         lying_flush: flavour == Flavour::Lying,
         emulated_fua: rng.chance(50),
+        record: [0, 0, 1, 2][rng.below(4) as usize],
         lost_bells: [0, 10, 50][rng.below(3) as usize],
         no_memory: if flavour == Flavour::Requests { 20 } else { 0 },
         lost_answers: if flavour == Flavour::Requests { 20 } else { 0 },

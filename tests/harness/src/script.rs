@@ -20,6 +20,9 @@ pub struct Config {
     /// The disks have no FUA themselves: the block layer would flush them behind such a write.
     #[serde(default)]
     pub emulated_fua: bool,
+    /// Changes in a record of the log, at most; as many as fit if 0.
+    #[serde(default)]
+    pub record: u64,
     /// Of 100 doorbells, so many are lost.
     pub lost_bells: u64,
     /// Of 100 requests, so many find no memory.

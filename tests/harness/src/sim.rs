@@ -1,11 +1,12 @@
 //! One simulation, from its script to its verdict.
 
 use dmremap_policyd::metadata::Error;
+use dmremap_policyd::table::Kind;
 
 use crate::cover::Cover;
 use crate::daemon::{Daemon, Handle, identity};
 use crate::disk::{Disk, Image};
-use crate::kernel::{IoKind, RIVAL};
+use crate::kernel::{Cell, IoKind, RIVAL};
 use crate::oracle::Trouble;
 use crate::script::{Script, Which};
 use crate::sys::{Ev, Next, Stop, Sys};
@@ -75,10 +76,31 @@ impl Sim {
     fn all(&mut self) {
         while !self.is_over() && !self.sys.lock().steps.as_slice().is_empty() && self.turn() {}
         self.come_to_rest("the end of the script");
+        self.same_tables();
         self.read_all();
         self.sys.lock().stop = Some(Stop::Cut { off_ms: 10 });
         self.come_to_rest("the last power cut");
         self.read_all();
+    }
+
+    /// What the kernel maps is what a reboot would map (I5).
+    fn same_tables(&self) {
+        let mut sys = self.sys.lock();
+        let Some(daemon) = self.daemon.as_ref().filter(|_| self.is_served(&sys)) else { return };
+        let mut logged = vec![Cell::Direct; sys.k.cells.len()];
+        for extent in daemon.core().table().extents() {
+            for n in 0..extent.len.0 {
+                logged[(extent.start.0 + n) as usize] = match extent.kind {
+                    Kind::Mapped(slot) => Cell::Mapped(slot.0 + n),
+                    Kind::PoisonData => Cell::PoisonData,
+                    Kind::PoisonSlot(slot) => Cell::PoisonSlot(slot.0 + n),
+                };
+            }
+        }
+        if let Some(at) = (0..logged.len()).find(|&at| logged[at] != sys.k.cells[at]) {
+            let (kernel, log) = (sys.k.cells[at], logged[at]);
+            sys.oracle.violate(format!("I5: sector {at} is {kernel:?}, and {log:?} in the log"));
+        }
     }
 
     fn is_over(&self) -> bool {
@@ -109,8 +131,12 @@ impl Sim {
 
     fn is_at_rest(&self) -> bool {
         let sys = self.sys.lock();
-        let served = sys.k.on && sys.k.ready && sys.k.owner > RIVAL && self.wrong.is_none();
-        served && sys.stop.is_none() && sys.oracle.pending() == 0 && sys.k.faults.is_empty()
+        let idle = sys.stop.is_none() && sys.oracle.pending() == 0 && sys.k.faults.is_empty();
+        idle && self.is_served(&sys)
+    }
+
+    fn is_served(&self, sys: &Sys) -> bool {
+        sys.k.on && sys.k.ready && sys.k.owner > RIVAL && self.wrong.is_none()
     }
 
     fn read_all(&mut self) {

@@ -116,6 +116,24 @@ fn a_commit_longer_than_a_record_is_whole_or_unknown_and_restated_to_its_end() {
     assert!(writer.idle());
 }
 
+/// The records that follow were admitted with the first; the log's reserve is for them too.
+#[test]
+fn a_commit_that_was_begun_goes_on_in_the_reserve() {
+    let (mut writer, disk) = writer();
+    let log = u64::from(writer.store.geometry().log_blocks);
+    for n in 0..log / 2 {
+        let change = mappings(&writer, n + 1).split_off(n as usize);
+        writer.commit(&change).expect("durable");
+    }
+    let most = writer.store.max_changes() as u64;
+    let clear = |n: u64| Change::Clear { start: Sector(100_000 + n), len: Sectors(1) };
+    let changes: Vec<_> = (0..most * log / 4).map(clear).collect();
+    disk.fail_flush(1);
+    assert_eq!(writer.commit(&changes), Err(CommitFailure::Unknown));
+    writer.restate().expect("durable now");
+    assert!(writer.idle());
+}
+
 #[test]
 fn a_failed_flush_is_told_before_the_answer_whatever_it_was_for() {
     let (writer, disk) = writer();

@@ -20,6 +20,7 @@ fn config() -> Config {
         says_medium: true,
         lying_flush: false,
         emulated_fua: false,
+        record: 0,
         lost_bells: 0,
         no_memory: 0,
         lost_answers: 0,
