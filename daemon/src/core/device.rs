@@ -72,6 +72,8 @@ pub struct Device {
     pub(super) lists: u64,
     listing: bool,
     pub(super) list_wanted: bool,
+    /// A slot may have failed that we were not told of.
+    pub(super) retired_wanted: bool,
     list_at: Option<Duration>,
     pub(super) claim_at: Option<Duration>,
     timer: Option<Duration>,
@@ -110,6 +112,7 @@ impl Device {
             lists: 0,
             listing: false,
             list_wanted: false,
+            retired_wanted: false,
             list_at: None,
             claim_at: None,
             timer: None,
@@ -174,6 +177,10 @@ impl Device {
                 self.flush();
                 self.install();
                 self.commit();
+                // Of the whole table, for however many faults.
+                if std::mem::take(&mut self.retired_wanted) {
+                    self.out.push(Action::ListRetired);
+                }
                 if self.list_wanted && !self.listing {
                     self.list_wanted = false;
                     self.listing = true;
@@ -245,9 +252,7 @@ impl Device {
         }
         let id = listed.id;
         let ours = fault.step == Step::Placing && listed.flags.held;
-        if listed.state == State::Open && listed.slot_failed() && !ours {
-            self.out.push(Action::ListRetired);
-        }
+        self.retired_wanted |= listed.state == State::Open && listed.slot_failed() && !ours;
         match (fault.step, listed.state) {
             (Step::Committing | Step::Durable, _) => {}
             (Step::Ending, _) => self.fail(id, "again"),
@@ -319,9 +324,7 @@ impl Device {
     pub(super) fn forget(&mut self, id: FaultId) {
         // A place that ended unseen may have failed, and the slot with it.
         let unseen = |f: Fault| matches!(f.step, Step::New | Step::Placing);
-        if self.faults.remove(&id).is_some_and(unseen) && self.phase == Phase::Serving {
-            self.out.push(Action::ListRetired);
-        }
+        self.retired_wanted |= self.faults.remove(&id).is_some_and(unseen);
         let change = self.breaker.passed(self.now, id, false);
         self.breaker_news(change);
     }

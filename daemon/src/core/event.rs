@@ -225,11 +225,13 @@ pub enum Action {
     Fail {
         fault: FaultId,
     },
-    /// Reads each span directly from its device, again up to `retries` times while it fails.
+    /// Reads each span directly from its device, again up to `retries` times while it fails. What has not been
+    /// begun `until` then is not done: its fault has ended.
     Read {
         id: ReadId,
         spans: Vec<Span>,
         retries: u32,
+        until: Option<Duration>,
     },
     FlushSpare,
     /// Writes to slots that the kernel acknowledged may be lost: the next flush must say so (I7).

@@ -53,6 +53,8 @@ impl Device {
             (Ok(()), Some(instance)) => {
                 let commit = self.proof.sequence();
                 self.notes.add(self.now, Happening::Claimed { commit });
+                self.alarms.remove(&Alarm::Refused);
+                self.retired_wanted = false;
                 self.spare_news();
                 if instance.ready {
                     self.adopt_instance();

@@ -72,7 +72,7 @@ impl Device {
         let read = ReadId(self.reads);
         if let Some(fault) = self.faults.get_mut(&id) {
             fault.reading = Some(read);
-            self.out.push(Action::Read { id: read, spans, retries });
+            self.out.push(Action::Read { id: read, spans, retries, until: fault.deadline });
         }
     }
 
@@ -96,6 +96,10 @@ impl Device {
         let Some((&id, _)) = faults.find(|(_, f)| f.reading == Some(read)) else { return };
         let Some(fault) = self.faults.get_mut(&id) else { return };
         fault.reading = None;
+        if results.contains(&Status::NotDone) {
+            fault.step = Step::New;
+            return self.list_again();
+        }
         match fault.step {
             Step::Searching => self.searched(id, results),
             Step::Controlling => self.controlled(id, results),

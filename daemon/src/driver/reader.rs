@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -17,6 +18,7 @@ pub struct Job {
     pub id: ReadId,
     pub spans: Vec<Span>,
     pub retries: u32,
+    pub until: Option<Instant>,
 }
 
 /// The two disks, by descriptors of its own.
@@ -32,8 +34,9 @@ impl<D: ReadAt> Reader<D> {
     }
 
     pub fn work(&mut self, job: Job) -> Event {
-        let results = job.spans.iter().map(|span| self.read(span, job.retries)).collect();
-        Event::ReadDone { id: job.id, results }
+        let late = || job.until.is_some_and(|until| until <= Instant::now());
+        let read = |span| if late() { Status::NotDone } else { self.read(span, job.retries) };
+        Event::ReadDone { id: job.id, results: job.spans.iter().map(read).collect() }
     }
 
     fn read(&mut self, span: &Span, retries: u32) -> Status {
@@ -51,8 +54,8 @@ impl<D: ReadAt> Reader<D> {
     }
 }
 
-/// Ends when its jobs' sender is gone. Jobs are no more than the core has faults, which the kernel
-/// bounds.
+/// Ends when its jobs' sender is gone. Jobs of faults that have ended take no time, so what waits is bounded as
+/// the kernel bounds faults.
 pub fn start(
     mut reader: Reader<BlockDevice>,
     jobs: mpsc::Receiver<Job>,
@@ -65,4 +68,36 @@ pub fn start(
             }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::units::{Sector, Sectors};
+
+    /// Each read fails and takes its time.
+    struct Dying(u32);
+
+    impl ReadAt for Dying {
+        fn read_at(&mut self, _: u64, _: &mut [u8]) -> io::Result<()> {
+            self.0 += 1;
+            thread::sleep(Duration::from_millis(20));
+            Err(io::Error::from_raw_os_error(nix::libc::ENODATA))
+        }
+    }
+
+    /// One that nobody waits for any more delays those that come after it by one read at most.
+    #[test]
+    fn a_job_ends_with_the_fault_that_it_is_for() {
+        let mut reader = Reader::new(Dying(0), Dying(0));
+        let spans = vec![Span { at: At::Data(Sector(8)), len: Sectors(1) }; 1000];
+        let until = Some(Instant::now() + Duration::from_millis(10));
+        let told = reader.work(Job { id: ReadId(1), spans, retries: 0, until });
+        let Event::ReadDone { results, .. } = told else { panic!("{told:?}") };
+        assert_eq!(results.len(), 1000);
+        assert!(results[1..].iter().all(|status| *status == Status::NotDone));
+        assert!(reader.data.0 <= 1, "{} reads", reader.data.0);
+    }
 }

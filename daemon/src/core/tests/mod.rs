@@ -1,3 +1,4 @@
+mod claims;
 mod kernel;
 mod model;
 mod scripts;

@@ -7,49 +7,49 @@ use crate::core::{Device, Durable, Policy};
 use crate::table::{Change, Extent, Kind, Table};
 use crate::units::{Sector, Sectors, Slot};
 
-const AREA: Area = Area { start: Slot(64), len: Sectors(64), unit: Sectors(8) };
-const ID: FaultId = FaultId(7);
+pub(super) const AREA: Area = Area { start: Slot(64), len: Sectors(64), unit: Sectors(8) };
+pub(super) const ID: FaultId = FaultId(7);
 
-struct Script {
-    device: Device,
-    now: Duration,
-    fails: u64,
+pub(super) struct Script {
+    pub(super) device: Device,
+    pub(super) now: Duration,
+    pub(super) fails: u64,
 }
 
-fn extent(start: u64, len: u64, kind: Kind) -> Extent {
+pub(super) fn extent(start: u64, len: u64, kind: Kind) -> Extent {
     Extent { start: Sector(start), len: Sectors(len), kind }
 }
 
-fn piece(offset: u64, len: u64, kind: Option<Kind>) -> Piece {
+pub(super) fn piece(offset: u64, len: u64, kind: Option<Kind>) -> Piece {
     Piece { offset: Sectors(offset), len: Sectors(len), kind }
 }
 
-fn mapped(slot: u64) -> Option<Kind> {
+pub(super) fn mapped(slot: u64) -> Option<Kind> {
     Some(Kind::Mapped(Slot(slot)))
 }
 
-fn table(extents: &[Extent]) -> Table {
+pub(super) fn table(extents: &[Extent]) -> Table {
     let mut table = Table::default();
     extents.iter().for_each(|e| table.apply(&Change::Set(*e)));
     table
 }
 
-fn write() -> Flags {
+pub(super) fn write() -> Flags {
     Flags { write: true, held: true, ..Flags::default() }
 }
 
-fn read() -> Flags {
+pub(super) fn read() -> Flags {
     Flags { held: true, ..Flags::default() }
 }
 
-fn fault(flags: Flags, state: State, pieces: &[(Piece, Status)]) -> Listed {
+pub(super) fn fault(flags: Flags, state: State, pieces: &[(Piece, Status)]) -> Listed {
     let (start, len) = (Sector(1000), Sectors(4));
     let (status, deadline) = (Status::Medium, None);
     Listed { id: ID, start, len, state, flags, status, deadline, pieces: pieces.to_vec() }
 }
 
 impl Script {
-    fn instance(&self, ready: bool) -> Instance {
+    pub(super) fn instance(&self, ready: bool) -> Instance {
         Instance {
             id: 1,
             ready,
@@ -60,7 +60,7 @@ impl Script {
         }
     }
 
-    fn start(ready: bool, table: Table) -> Script {
+    pub(super) fn start(ready: bool, table: Table) -> Script {
         let device = Device::new(Policy::default(), AREA, table, Durable::after(5));
         let mut script = Script { device, now: Duration::from_secs(1), fails: 0 };
         let instance = script.instance(ready);
@@ -69,40 +69,40 @@ impl Script {
     }
 
     /// Up to the first listing, not answered yet.
-    fn serving(table: Table) -> Script {
+    pub(super) fn serving(table: Table) -> Script {
         let mut script = Script::start(true, table);
         script.expect(Event::Claimed(Ok(())), &[Action::ListRetired]);
         script.expect(Event::RetiredListed(Ok(Vec::new())), &[Action::List]);
         script
     }
 
-    fn expect(&mut self, event: Event, actions: &[Action]) {
+    pub(super) fn expect(&mut self, event: Event, actions: &[Action]) {
         let said = format!("{event:?}");
         assert_eq!(self.device.handle(self.now, event), actions, "after {said}");
     }
 
-    fn listed(&mut self, fault: Listed, actions: &[Action]) {
+    pub(super) fn listed(&mut self, fault: Listed, actions: &[Action]) {
         let instance = self.instance(true);
         self.expect(Event::FaultsListed(Ok((instance, vec![fault]))), actions);
     }
 
-    fn done(&mut self, actions: &[Action]) {
+    pub(super) fn done(&mut self, actions: &[Action]) {
         self.expect(Event::VerdictDone { fault: ID, result: Ok(()) }, actions);
     }
 
-    fn bell(&mut self) {
+    pub(super) fn bell(&mut self) {
         self.expect(Event::Doorbell, &[Action::List]);
     }
 
     /// Answers the read that the actions hold; the other devices are sound.
-    fn reads(&mut self, event: Event, results: &[Status]) -> Vec<Action> {
+    pub(super) fn reads(&mut self, event: Event, results: &[Status]) -> Vec<Action> {
         let actions = self.device.handle(self.now, event);
         let [Action::Read { id, .. }] = actions[..] else { panic!("no read: {actions:?}") };
         self.device.handle(self.now, Event::ReadDone { id, results: results.to_vec() })
     }
 
     /// A write whose second of four sectors is bad, up to its PLACE in `slot`.
-    fn place(&mut self, slot: u64) -> Action {
+    pub(super) fn place(&mut self, slot: u64) -> Action {
         let tries: Vec<Piece> = (0..4).map(|i| piece(i, 1, None)).collect();
         let pieces = tries.clone();
         self.listed(fault(write(), State::Open, &[]), &[Action::Try { fault: ID, pieces }]);
@@ -118,19 +118,19 @@ impl Script {
         place
     }
 
-    fn placed(slot: u64) -> Listed {
+    pub(super) fn placed(slot: u64) -> Listed {
         let flags = Flags { pinned: true, ..write() };
         fault(flags, State::Placed, &[(piece(1, 1, mapped(slot)), Status::Ok)])
     }
 
-    fn flushed(&mut self, slot: u64) {
+    pub(super) fn flushed(&mut self, slot: u64) {
         self.done(&[]);
         self.bell();
         self.listed(Script::placed(slot), &[Action::FlushSpare]);
         self.expect(Event::FlushDone { ok: true }, &[Action::List]);
     }
 
-    fn committing() -> Script {
+    pub(super) fn committing() -> Script {
         let mut script = Script::serving(Table::default());
         script.place(64);
         script.flushed(64);
@@ -140,28 +140,8 @@ impl Script {
     }
 }
 
-fn install(sequence: u64) -> Action {
+pub(super) fn install(sequence: u64) -> Action {
     Action::Install { proof: Durable::after(sequence), faults: vec![ID] }
-}
-
-#[test]
-fn a_fresh_instance_is_loaded_by_chunks_and_then_ready() {
-    let mut table = Table::default();
-    for i in 0..2050 {
-        table.apply(&Change::Set(extent(2 * i, 1, Kind::PoisonData)));
-    }
-    table.apply(&Change::Retire { slot: Slot(64), len: Sectors(8) });
-    let mut script = Script::start(false, table);
-    let first = script.device.handle(script.now, Event::Claimed(Ok(())));
-    assert!(matches!(&first[..], [Action::Load(load)] if load.len() == 2048));
-    let last = [
-        Load::Extent(extent(4096, 1, Kind::PoisonData)),
-        Load::Extent(extent(4098, 1, Kind::PoisonData)),
-        Load::Retired { slot: Slot(64), len: Sectors(8) },
-    ];
-    script.expect(Event::Loaded(Ok(())), &[Action::Load(last.to_vec())]);
-    script.expect(Event::Loaded(Ok(())), &[Action::Ready]);
-    script.expect(Event::ReadyDone(Ok(())), &[Action::List]);
 }
 
 #[test]
@@ -286,6 +266,41 @@ fn a_place_that_ends_unseen_may_have_cost_a_slot() {
     script.expect(retired, &[Action::Commit(vec![retire])]);
 }
 
+/// A listing is of the whole table.
+#[test]
+fn what_was_retired_is_listed_once_for_all_faults_that_left() {
+    let mut script = Script::serving(Table::default());
+    let many = (0..512).map(|n| {
+        let busy = fault(write(), State::Busy, &[]);
+        Listed { id: FaultId(n), start: Sector(1000 + 8 * n), ..busy }
+    });
+    let (instance, many) = (script.instance(true), many.collect());
+    script.expect(Event::FaultsListed(Ok((instance, many))), &[]);
+    script.bell();
+    let nothing = (instance, Vec::new());
+    script.expect(Event::FaultsListed(Ok(nothing)), &[Action::ListRetired]);
+}
+
+#[test]
+fn a_read_that_was_too_late_is_decided_by_the_next_listing() {
+    let mut script = Script::serving(Table::default());
+    let mut bad = fault(read(), State::Open, &[]);
+    bad.deadline = Some(Duration::from_secs(60));
+    let instance = script.instance(true);
+    let event = Event::FaultsListed(Ok((instance, vec![bad.clone()])));
+    let actions = script.device.handle(script.now, event);
+    let [Action::Read { id, until, .. }] = actions[..] else { panic!("{actions:?}") };
+    assert_eq!(until, Some(script.now + Duration::from_secs(60)));
+    let late = Event::ReadDone { id, results: vec![Status::Medium, Status::NotDone] };
+    let at = script.now + Duration::from_millis(100);
+    script.expect(late, &[Action::SetTimer(at)]);
+    script.now = at;
+    script.expect(Event::Tick, &[Action::List]);
+    let event = Event::FaultsListed(Ok((instance, vec![bad])));
+    let actions = script.device.handle(script.now, event);
+    assert!(matches!(actions[..], [Action::Read { id: ReadId(2), .. }]), "{actions:?}");
+}
+
 #[test]
 fn what_a_commit_names_is_installed_even_if_no_listing_shows_it() {
     let mut script = Script::committing();
@@ -337,63 +352,6 @@ fn when_no_mirror_is_left_the_bio_fails_and_its_fence_stays() {
 }
 
 #[test]
-fn a_new_owner_installs_what_the_log_holds_and_releases_the_rest() {
-    let mut script = Script::serving(table(&[extent(1001, 1, Kind::Mapped(Slot(64)))]));
-    script.listed(Script::placed(64), &[install(5)]);
-    let mut script = Script::serving(table(&[extent(1001, 1, Kind::Mapped(Slot(72)))]));
-    script.listed(Script::placed(64), &[Action::Release { fault: ID }]);
-}
-
-/// A commit may take several records, and its owner was killed between two of them. Released, the sector would be
-/// direct in the kernel and mapped in the log: what is written to it then is gone after a reboot.
-#[test]
-fn a_new_owner_ends_a_commit_that_is_durable_in_part() {
-    let flags = Flags { pinned: true, ..write() };
-    let half = |n| piece(n, 1, mapped(64 + 8 * n));
-    let placed = fault(flags, State::Placed, &[(half(0), Status::Ok), (half(1), Status::Ok)]);
-    let logged = extent(1000, 1, Kind::Mapped(Slot(64)));
-    let rest = extent(1001, 1, Kind::Mapped(Slot(72)));
-    let changes = vec![Change::Set(logged), Change::Set(rest)];
-    let start = || {
-        let mut script = Script::serving(table(&[logged]));
-        script.listed(placed.clone(), &[Action::Commit(changes.clone())]);
-        script
-    };
-    let mut script = start();
-    script.expect(Event::CommitDone(Ok(Durable::after(6))), &[install(6)]);
-
-    // Nor is it released where there is no room, or no mirror; it is tried again.
-    let mut script = start();
-    let actions = script.device.handle(script.now, Event::CommitDone(Err(CommitFailure::Full)));
-    assert!(actions.contains(&Action::Fail { fault: ID }), "{actions:?}");
-    script.done(&[]);
-    script.bell();
-    let mut left = placed.clone();
-    left.flags.held = false;
-    script.listed(left, &[]);
-    script.now += Duration::from_secs(10);
-    script.expect(Event::Tick, &[Action::Commit(changes.clone())]);
-    let actions = script.device.handle(script.now, Event::CommitDone(Err(CommitFailure::Dead)));
-    assert!(
-        matches!(actions[..], [Action::Alarm { alarm: Alarm::MetadataDead, .. }]),
-        "{actions:?}"
-    );
-}
-
-#[test]
-fn what_another_owner_retired_is_recorded() {
-    let mut known = Table::default();
-    known.apply(&Change::Retire { slot: Slot(66), len: Sectors(2) });
-    let mut script = Script::start(true, known);
-    script.expect(Event::Claimed(Ok(())), &[Action::ListRetired]);
-    let retired = vec![(Slot(64), Sectors(8)), (Slot(80), Sectors(8))];
-    let changes = [(64, 2), (68, 4), (80, 8)]
-        .map(|(slot, len)| Change::Retire { slot: Slot(slot), len: Sectors(len) });
-    let actions = [Action::Commit(changes.to_vec()), Action::List];
-    script.expect(Event::RetiredListed(Ok(retired)), &actions);
-}
-
-#[test]
 fn an_unreadable_block_is_poisoned_and_its_neighbours_are_not() {
     let slot = extent(1002, 2, Kind::Mapped(Slot(64)));
     let mut script = Script::serving(table(&[slot]));
@@ -405,7 +363,7 @@ fn an_unreadable_block_is_poisoned_and_its_neighbours_are_not() {
         [At::Data(Sector(1000)), At::Data(Sector(1001)), At::Spare(Slot(64)), At::Spare(Slot(65))]
             .map(at)
             .to_vec();
-    assert_eq!(actions, [Action::Read { id: ReadId(1), spans, retries: 3 }]);
+    assert_eq!(actions, [Action::Read { id: ReadId(1), spans, retries: 3, until: None }]);
     let results = vec![Status::Ok, Status::Medium, Status::Ok, Status::Medium];
     let event = Event::ReadDone { id: ReadId(1), results };
     let poison =
@@ -470,27 +428,6 @@ fn a_device_that_answers_nowhere_has_no_bad_media() {
 }
 
 #[test]
-fn a_full_spare_is_said_at_the_start_and_the_original_error_later() {
-    let used = extent(0, 64, Kind::Mapped(Slot(64)));
-    let mut script = Script::start(true, table(&[used]));
-    let actions = script.device.handle(script.now, Event::Claimed(Ok(())));
-    assert!(matches!(actions[0], Action::Alarm { alarm: Alarm::SpareLow, .. }), "{actions:?}");
-    assert!(matches!(actions[1], Action::Alarm { alarm: Alarm::SpareFull, .. }), "{actions:?}");
-    assert_eq!(actions[2..], [Action::ListRetired]);
-    script.expect(Event::RetiredListed(Ok(Vec::new())), &[Action::List]);
-    let mut heal = fault(Flags { heal: true, ..write() }, State::Open, &[]);
-    (heal.start, heal.status) = (Sector(0), Status::Ok);
-    let poisoned = Change::Set(extent(0, 4, Kind::PoisonSlot(Slot(64))));
-    script.device.table.apply(&poisoned);
-    for _ in 0..2 {
-        let event = Event::FaultsListed(Ok((script.instance(true), vec![heal.clone()])));
-        script.expect(event, &[Action::Fail { fault: ID }]);
-        script.done(&[]);
-        script.bell();
-    }
-}
-
-#[test]
 fn a_verdict_in_flight_is_not_judged_by_an_older_listing() {
     let mut script = Script::serving(Table::default());
     script.place(64);
@@ -506,19 +443,4 @@ fn doorbells_coalesce_and_one_that_rings_during_a_listing_is_kept() {
     script.expect(Event::Doorbell, &[]);
     let instance = script.instance(true);
     script.expect(Event::FaultsListed(Ok((instance, Vec::new()))), &[Action::List]);
-}
-
-#[test]
-fn a_lost_claim_is_made_again_and_a_stale_table_is_refused() {
-    let mut script = Script::committing();
-    script.expect(Event::OwnerLost, &[]);
-    let claim = Action::Claim { commit: 6, area: AREA };
-    script.expect(Event::CommitDone(Ok(Durable::after(6))), &[claim]);
-    script.expect(Event::Claimed(Ok(())), &[Action::ListRetired]);
-    let actions = [install(6), Action::List];
-    script.expect(Event::RetiredListed(Ok(Vec::new())), &actions);
-
-    let mut script = Script::start(true, Table::default());
-    let actions = script.device.handle(script.now, Event::Claimed(Err(Refusal::Stale)));
-    assert!(matches!(actions[..], [Action::Alarm { alarm: Alarm::Refused, .. }]));
 }
