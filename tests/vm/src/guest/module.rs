@@ -22,6 +22,7 @@ use nix::sys::socket::{
 use super::Disk;
 use super::disk::SECTOR;
 use super::dm::Device;
+use super::kernel::scaled;
 use super::owner::Owner;
 use super::pliable::Pliable;
 
@@ -196,7 +197,7 @@ impl Module {
                 !thread.is_finished() && (*noflush || state.instance.counters.held_bios == 0)
             };
             if self.suspending.as_ref().is_some_and(ends) {
-                thread::sleep(PAUSE);
+                thread::sleep(scaled(PAUSE));
                 continue;
             }
             state.faults.iter_mut().for_each(|f| f.deadline_ms = None);
@@ -210,7 +211,7 @@ impl Module {
             if same >= LOOKS && listed && (stalled || held && !busy) {
                 return Ok(());
             }
-            thread::sleep(PAUSE);
+            thread::sleep(scaled(PAUSE));
         }
         Ok(())
     }
