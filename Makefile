@@ -19,6 +19,7 @@ newest = $(shell ls -d /lib/modules/$(1).*-amd64/build 2>/dev/null | cut -d/ -f4
 KERNELS = $(call newest,6.1) $(call newest,6.12)
 
 MODULE = dm_remap_shim.ko
+DAEMON = target/release/dmremap-policyd
 # Each kernel's objects are in a directory of their own, so that they do not mix.
 KBUILD_DIR = target/kmod/$(KREL)
 # What modules for it are built with.
@@ -58,11 +59,10 @@ kmod: ## KREL=<release>: build kmod/dm_remap_shim.ko for that kernel
 install: ## KREL=<release>: module, daemon, configuration (never overwritten) and unit; DESTDIR, PREFIX
 	install -D -m 644 $(KBUILD_DIR)/kmod/$(MODULE) $(DESTDIR)/lib/modules/$(KREL)/updates/$(MODULE)
 	$(if $(DESTDIR),,depmod $(KREL))
-	install -D -m 755 target/release/dmremap-policyd $(DESTDIR)$(PREFIX)/sbin/dmremap-policyd
-	[ -e $(DESTDIR)/etc/dmremap.toml ] || [ ! -e config/dmremap.toml ] || \
-		install -D -m 644 config/dmremap.toml $(DESTDIR)/etc/dmremap.toml
-	[ ! -e config/dmremap-policyd.service ] || \
-		install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system config/dmremap-policyd.service
+	install -D -m 755 $(DAEMON) $(DESTDIR)$(PREFIX)/sbin/dmremap-policyd
+	[ -e $(DESTDIR)/etc/dmremap.toml ] || install -D -m 644 config/dmremap.toml $(DESTDIR)/etc/dmremap.toml
+	sed 's,=/usr/sbin/dm,=$(PREFIX)/sbin/dm,' config/dmremap-policyd.service | \
+		install -D -m 644 /dev/stdin $(DESTDIR)$(PREFIX)/lib/systemd/system/dmremap-policyd.service
 
 # The kernel's own checker, from its source package.
 $(CACHE)/checkpatch.pl:
