@@ -70,16 +70,20 @@ $(CACHE)/checkpatch.pl:
 	tar -C $(CACHE) --strip-components=2 -xf /usr/src/linux-source-6.12.tar.xz --wildcards \
 		'*/scripts/checkpatch.pl' '*/scripts/spelling.txt' '*/scripts/const_structs.checkpatch'
 
+# The differences between kernels are in one file.
+CHECKPATCH = perl $(CACHE)/checkpatch.pl --no-tree --terse --max-line-length=100
 checkpatch: $(CACHE)/checkpatch.pl
-	perl $< --no-tree --terse --max-line-length=100 \
-		--ignore LINUX_VERSION_CODE,CONSTANT_COMPARISON -f kmod/*.c kmod/*.h
+	$(CHECKPATCH) -f $(filter-out kmod/compat.h,$(wildcard kmod/*.[ch])) protocol/include/uapi/*.h
+	$(CHECKPATCH) --ignore LINUX_VERSION_CODE,CONSTANT_COMPARISON -f kmod/compat.h
 
 # sparse's findings are warnings, which the build does not fail for.
 sparse:
 	@mkdir -p target
-	@$(MAKE) --no-print-directory kmod KREL=$(call newest,6.12) KBUILD_DIR=target/sparse KFLAGS="-B C=2" \
-		>target/sparse.log 2>&1 || { cat target/sparse.log; exit 1; }
-	@! grep -E 'sparse/.*(warning|error):' target/sparse.log
+	@for krel in $(KERNELS); do \
+		$(MAKE) --no-print-directory kmod KREL=$$krel KBUILD_DIR=target/sparse KFLAGS="-B C=2" \
+			>target/sparse.log 2>&1 || { cat target/sparse.log; exit 1; }; \
+		! grep -E 'sparse/.*(warning|error):' target/sparse.log || exit 1; \
+	done
 
 lint: checkpatch sparse ## formatting, clippy, checkpatch, sparse
 	cargo fmt --check
