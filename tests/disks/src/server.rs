@@ -38,13 +38,33 @@ pub enum Side {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Command {
-    Cut { seed: u64 },
+    /// Waits so long for something that it can lose.
+    Cut {
+        seed: u64,
+        patience: Duration,
+    },
     On,
-    Counters { disk: String },
-    Bad { disk: String, sectors: Range<u64>, side: Side },
-    Good { disk: String, sectors: Range<u64> },
-    LyingFlush { disk: String, lies: bool },
-    FailFlushes { disk: String, count: u32, lose: bool },
+    Counters {
+        disk: String,
+    },
+    Bad {
+        disk: String,
+        sectors: Range<u64>,
+        side: Side,
+    },
+    Good {
+        disk: String,
+        sectors: Range<u64>,
+    },
+    LyingFlush {
+        disk: String,
+        lies: bool,
+    },
+    FailFlushes {
+        disk: String,
+        count: u32,
+        lose: bool,
+    },
 }
 
 /// The answer to a [`Command`].
@@ -60,7 +80,7 @@ pub enum Answer {
 /// Carries out one command.
 pub fn obey<M: Medium>(power: &Power<M>, command: Command) -> io::Result<Answer> {
     match command {
-        Command::Cut { seed } => return power.cut(seed).map(Answer::Cut),
+        Command::Cut { seed, patience } => return power.cut(seed, patience).map(Answer::Cut),
         Command::On => power.on(),
         Command::Counters { disk } => {
             return power.steer(&disk, |disk| Answer::Counters(disk.counters()));
@@ -169,8 +189,8 @@ impl Server {
     }
 
     /// Cuts the power of all disks; see [`Power::cut`].
-    pub fn cut(&self, seed: u64) -> Result<CutReport> {
-        match self.ask(&Command::Cut { seed })? {
+    pub fn cut(&self, seed: u64, patience: Duration) -> Result<CutReport> {
+        match self.ask(&Command::Cut { seed, patience })? {
             Answer::Cut(report) => Ok(report),
             other => bail!("the cut with seed {seed} was answered by {other:?}"),
         }

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::Duration;
 
 use dmremap_disks::SECTOR;
 use dmremap_disks::iocheck::workload::{self, Workload};
@@ -193,7 +194,7 @@ fn witnessed(steps: &[Step], lying_flush: bool, last_seed: u64) -> (Judge, Power
                 tell(Event::Ok { id, contents: vec![found(&power, sector)] });
             }
             Step::Cut { seed } => {
-                power.cut(seed).unwrap();
+                power.cut(seed, Duration::ZERO).unwrap();
                 power.on();
                 tell(Event::Cut);
             }

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::process::Command as Process;
+use std::time::Duration;
 
 use dmremap_disks::SECTOR;
 use dmremap_disks::server::{Answer, Command, Server, Side, plugin_beside};
@@ -61,9 +62,10 @@ fn unflushed_writes_are_read_back_but_only_flushed_ones_survive_a_cut() {
     let counters = bench.server.counters("data").unwrap();
     assert_eq!((counters.writes, counters.fua, counters.flushes), (2, 0, 1));
 
-    let report = bench.server.cut(3).unwrap();
-    assert_eq!(report.unflushed, 32);
-    assert!(report.lost > 0);
+    let report = bench.server.cut(3, Duration::ZERO).unwrap();
+    assert_eq!(report.disks["data"].unflushed, 32);
+    assert!(report.disks["data"].lost > 0);
+    assert_eq!(report.disks["spare"].unflushed, 0);
     for (sector, content) in bench.image("data").chunks(SECTOR).take(32).enumerate() {
         let old = if sector < 8 { 1 } else { 0 };
         assert!(content == [old; SECTOR] || content == [2; SECTOR], "sector {sector}");
@@ -79,7 +81,7 @@ fn a_fua_write_is_durable_at_once() {
     assert_eq!(bench.image("spare")[512..1024], [7; 512]);
     let counters = bench.server.counters("spare").unwrap();
     assert_eq!((counters.fua, counters.flushes), (1, 0));
-    assert_eq!(bench.server.cut(1).unwrap().unflushed, 0);
+    assert_eq!(bench.server.cut(1, Duration::ZERO).unwrap().total().unflushed, 0);
 }
 
 #[test]

@@ -4,13 +4,24 @@ use std::iter;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use dmremap_disks::volatile::CutReport;
+
 use crate::guest::Ctx;
 
 /// What a case does in one boot.
 pub type Body = fn(&mut Ctx) -> anyhow::Result<()>;
 
-/// What the host makes of a case's disks, by their images, after so many phases; a line for the log.
-pub type Judge = fn(&[PathBuf], usize) -> anyhow::Result<String>;
+/// What the host makes of a case's disks after each phase; a line for the log.
+pub type Judge = fn(&Left) -> anyhow::Result<String>;
+
+/// What the phases so far have left.
+pub struct Left<'a> {
+    /// The images of the disks.
+    pub images: &'a [PathBuf],
+    pub boots: usize,
+    /// What each cut did to the volatile ones, which are called `disk` and their number.
+    pub cuts: &'a [CutReport],
+}
 
 /// How a phase ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +30,9 @@ pub enum End {
     Off,
     /// The power is cut when the body calls [`Ctx::cut`]; returning is a failure.
     CutOnRequest,
+    /// Likewise, but the body goes on until it is, and the cut waits for something that it can lose: one that loses
+    /// nothing is a failure.
+    CutUnderLoad,
     /// The power is cut after a number of acknowledgements drawn from the seed; returning before is a failure.
     CutAfterAcks { least: u64, most: u64 },
 }

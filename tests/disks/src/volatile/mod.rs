@@ -10,5 +10,5 @@ mod store;
 
 pub use faults::{BadSectors, Faults};
 pub use medium::Medium;
-pub use power::{CutReport, Power};
+pub use power::{CutReport, Loss, Power};
 pub use store::{Counters, VolatileStore};

@@ -21,7 +21,7 @@ pub const CASES: &[Case] = &[Case::phased("demo.the-main-job", 240, PHASES)
     .bare()];
 
 const PHASES: &[Phase] = &[
-    Phase { body: until_the_cut, end: End::CutOnRequest },
+    Phase { body: until_the_cut, end: End::CutUnderLoad },
     Phase { body: after_the_cut, end: End::Off },
 ];
 
@@ -115,12 +115,9 @@ fn until_the_cut(ctx: &mut Ctx) -> Result<()> {
                 .collect::<Result<Vec<_>>>()
         });
         thread::sleep(Duration::from_secs(1));
-        let waits = !writer.is_finished();
+        ensure!(!writer.is_finished(), "nothing has waited for the daemon");
         served.again()?;
-        ctx.note(format!(
-            "the daemon is back{}",
-            if waits { ", and so is the writer that waited" } else { "" }
-        ))?;
+        ctx.note("the daemon is back, and so is the writer that waited")?;
         writer.join().unwrap_or_else(|_| bail!("the writer panicked"))
     })?;
     for (file, sum) in sums {
@@ -129,9 +126,15 @@ fn until_the_cut(ctx: &mut Ctx) -> Result<()> {
     ctx.note("the other files written and synced: no error")?;
     show_mappings(ctx, &served)?;
     // Not synced, and so not promised.
-    fs::write(mount.path().join("unsynced"), content(99))?;
-    ctx.note("the power is cut: both disks lose writes that were not flushed")?;
-    ctx.cut()
+    let unsynced = mount.path().join("unsynced");
+    fs::write(&unsynced, "")?;
+    let unsynced = guest::Disk::open(unsynced)?;
+    ctx.note("the power is cut, and writes that were not flushed are lost")?;
+    ctx.ask_for_cut()?;
+    loop {
+        unsynced.write(0, &content(99))?;
+        thread::sleep(Duration::from_millis(100));
+    }
 }
 
 fn after_the_cut(ctx: &mut Ctx) -> Result<()> {

@@ -100,7 +100,7 @@ impl Boot {
             && self.start.elapsed() < WHOLE * self.slowness
     }
 
-    /// Runs one phase of a case up to its end or to the cut.
+    /// Runs one phase of a case up to its end, or to when the power is to be cut; cutting it is the caller's.
     pub fn run(
         &mut self,
         case: &Case,
@@ -115,19 +115,17 @@ impl Boot {
         self.order(&Order::Run { case: case.name.into(), phase, seed });
         let cut_at = match end {
             End::CutAfterAcks { least, most } => least + seed % (most.saturating_sub(least) + 1),
-            End::Off | End::CutOnRequest => u64::MAX,
+            _ => u64::MAX,
         };
         let cut = |seen: &Transcript| match end {
             End::Off => false,
-            End::CutOnRequest => seen.cut_requested,
+            End::CutOnRequest | End::CutUnderLoad => seen.cut_requested,
             End::CutAfterAcks { .. } => seen.acks.len() as u64 >= cut_at,
         };
         let limit = host_limit(case);
         if !self.until(limit, |seen| seen.answered(case.name) || cut(seen))? {
             self.broken(&format!("nothing for {} s", (limit * self.slowness).as_secs()));
-        } else if cut(&self.seen) {
-            self.kill()?;
-        } else if !self.until(CONSOLE, |seen| seen.settled(case.name))? {
+        } else if !cut(&self.seen) && !self.until(CONSOLE, |seen| seen.settled(case.name))? {
             self.broken("the console is silent");
         }
         Ok(())
@@ -153,7 +151,7 @@ impl Boot {
         self.kill()
     }
 
-    /// Cuts the power, and reads what had reached the host before.
+    /// Ends QEMU at once, and reads what had reached the host before.
     pub fn kill(&mut self) -> Result<()> {
         // It fails only when QEMU has already ended.
         let _ = self.qemu.kill();

@@ -1,7 +1,9 @@
 //! The virtio disks of a case, which outlive its boots.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use dmremap_disks::server::{CONTROL, Command, Server};
@@ -60,12 +62,17 @@ impl Disks {
         Ok(Disks { drives, images, server })
     }
 
-    /// Cuts the power of the volatile disks and switches it on again; what that lost. QEMU must be dead.
-    pub fn cut(&self, seed: u64) -> Result<Option<CutReport>> {
-        let Some(server) = &self.server else { return Ok(None) };
-        let report = server.cut(seed)?;
-        server.ask(&Command::On)?;
-        Ok(Some(report))
+    /// Cuts the power of the volatile disks, once there is something to lose, or so much later; what that lost.
+    pub fn cut(&self, seed: u64, patience: Duration) -> Result<CutReport> {
+        match &self.server {
+            Some(server) => server.cut(seed, patience),
+            None => Ok(CutReport { seed, disks: BTreeMap::new() }),
+        }
+    }
+
+    /// Gives it back, to the next QEMU.
+    pub fn on(&self) -> Result<()> {
+        self.server.iter().try_for_each(|server| server.ask(&Command::On).map(drop))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -12,10 +12,12 @@ use super::image::{self, Image};
 use super::judge::expect;
 use super::kernel::Kernel;
 use super::qemu::Machine;
-use crate::case::{Case, End};
+use crate::case::{Case, End, Left};
 
 /// How often the emulator may fail on one kernel before it counts.
 const AGAIN: u32 = 5;
+/// How long a cut under load waits for something unflushed.
+const LOAD: Duration = Duration::from_secs(10);
 
 /// The result of all cases so far.
 #[derive(Debug, Default)]
@@ -151,7 +153,7 @@ impl<'a> Suite<'a> {
     /// Runs every phase of a case over the same disks; why it failed, and whether that was the emulator's doing.
     fn own_boots(&mut self, case: &Case) -> Result<(Vec<String>, bool)> {
         let disks = Disks::new(case, self.kernel)?;
-        let (mut facts, mut verdict) = (Vec::new(), None);
+        let (mut facts, mut cuts, mut verdict) = (Vec::new(), Vec::new(), None);
         for (boots, number) in case.numbers().enumerate() {
             let phase = case.phase(number).context("the case has no such phase")?;
             let mut boot = self.boot(&disks.drives, case.append)?;
@@ -163,12 +165,20 @@ impl<'a> Suite<'a> {
                     boot.off()?;
                     boot.seen.verdict(case.name)
                 }
-                End::CutOnRequest | End::CutAfterAcks { .. } => {
+                cut => {
+                    let must_lose = cut == End::CutUnderLoad && boot.seen.cut_requested;
+                    let patience = if must_lose { LOAD } else { Duration::ZERO };
+                    // The disks first: nothing that the guest still does can reach them.
+                    let lost = disks.cut(self.seed.wrapping_add(number as u64), patience)?;
+                    boot.log(&format!("the cut: {lost:?}"))?;
                     boot.kill()?;
-                    if let Some(lost) = disks.cut(self.seed.wrapping_add(number as u64))? {
-                        boot.log(&format!("the cut: {lost:?}"))?;
+                    disks.on()?;
+                    let mut reasons = boot.seen.verdict_of_cut(case.name);
+                    if must_lose && lost.total().lost == 0 {
+                        reasons.push("the cut lost nothing".into());
                     }
-                    boot.seen.verdict_of_cut(case.name)
+                    cuts.push(lost);
+                    reasons
                 }
             };
             reasons.extend(boot.seen.strays().iter().cloned());
@@ -176,7 +186,7 @@ impl<'a> Suite<'a> {
                 reasons.extend(boot.seen.broken.take());
             }
             if let (Some(judge), true) = (case.judge, reasons.is_empty()) {
-                match judge(&disks.images, boots + 1) {
+                match judge(&Left { images: &disks.images, boots: boots + 1, cuts: &cuts }) {
                     Ok(line) => verdict = Some(line),
                     Err(why) => reasons.push(format!("{why:#}")),
                 }

@@ -9,10 +9,18 @@ use anyhow::{Error, Result, bail, ensure};
 use dmremap_disks::iocheck::{Content, Event, Judge};
 
 use super::{CUTS, bad_sectors, goes_bad, load, look};
+use crate::case::Left;
 use crate::guest::journal;
 
+/// So many of the twenty cuts must come while a write meets a new bad sector.
+const WITH_FAULTS: u64 = 7;
+/// And so many must lose something of the spare's.
+const OF_THE_SPARE: usize = 4;
+const SPARE: &str = "disk1";
+
 /// Judges the journal of so many boots. All but the last ended with a cut; what comes after the last is nothing.
-pub fn judge(image: &Path, boots: u64) -> Result<String> {
+pub fn judge(left: &Left) -> Result<String> {
+    let (image, boots) = (&left.images[2], left.boots as u64);
     let mut content = Judge::default();
     let mut errors = Errors::default();
     for boot in 0..boots {
@@ -29,13 +37,19 @@ pub fn judge(image: &Path, boots: u64) -> Result<String> {
         bail!("{wrong}, and {} more", verdict.wrong.len() - 1);
     }
     ensure!(
-        boots <= CUTS || errors.cuts_with_faults * 8 >= CUTS,
+        boots <= CUTS || errors.cuts_with_faults >= WITH_FAULTS,
         "only {} of {CUTS} cuts came while a write met a new bad sector",
         errors.cuts_with_faults
     );
+    let of_the_spare = left.cuts.iter().filter(|cut| cut.disks[SPARE].lost > 0).count();
+    ensure!(
+        boots <= CUTS || of_the_spare >= OF_THE_SPARE,
+        "only {of_the_spare} of {CUTS} cuts lost something of the spare's"
+    );
+    let lost: Vec<usize> = left.cuts.iter().map(|cut| cut.total().lost).collect();
     Ok(format!(
-        "{} cuts, {} of them while a write met a new bad sector; {} acknowledged writes, {} sectors judged, {} \
-         reads of lost sectors failed",
+        "{} cuts, {} of them while a write met a new bad sector, lost {lost:?} sectors, {of_the_spare} times some of \
+         the spare's; {} acknowledged writes, {} sectors judged, {} reads of lost sectors failed",
         boots - 1,
         errors.cuts_with_faults,
         errors.written,

@@ -35,20 +35,20 @@ const CONTROL_CUTS: u64 = 2;
 pub const CASES: &[Case] = &[
     Case::phased("power-cuts.under-load", 120, &boots::<{ CUTS as usize + 1 }>(load_until_the_cut))
         .disks(DISKS)
-        .judge(|images, boots| judge::judge(&images[2], boots as u64)),
+        .judge(judge::judge),
     Case::phased(
         "power-cuts.a-lying-disk-is-seen",
         120,
         &boots::<{ CONTROL_CUTS as usize + 1 }>(load_until_the_cut_over_a_lying_disk),
     )
     .disks(DISKS)
-    .judge(|images, boots| judge::judge(&images[2], boots as u64))
+    .judge(judge::judge)
     .must_fail("a write was lost"),
 ];
 
 /// All but the last end with a cut.
 const fn boots<const N: usize>(body: fn(&mut Ctx) -> Result<()>) -> [Phase; N] {
-    let mut boots = [Phase { body, end: End::CutOnRequest }; N];
+    let mut boots = [Phase { body, end: End::CutUnderLoad }; N];
     boots[N - 1] = Phase { body: after_the_last_cut, end: End::Off };
     boots
 }
@@ -94,10 +94,53 @@ fn bad_list(boots: u64) -> Vec<u64> {
     bad_sectors(boots).into_keys().collect()
 }
 
-/// How many acknowledgements the load gets before it asks for the cut.
-fn acknowledgements(ctx: &Ctx) -> u64 {
-    let drawn = (ctx.seed ^ ctx.phase as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
-    20 + drawn % 200
+/// When a load asks for the cut: after a number of acknowledgements drawn from the seed. In every other pair of boots these
+/// are few, and it waits for the first after them that comes while a write is under way to what is bad and unmapped.
+struct Moment {
+    /// Nothing once it has come.
+    left: Option<u64>,
+    with_a_fault: bool,
+    unmapped: BTreeSet<u64>,
+    faults: BTreeMap<u64, Range<u64>>,
+}
+
+impl Moment {
+    fn draw(ctx: &Ctx) -> Moment {
+        let boot = ctx.phase as u64;
+        let drawn = (ctx.seed ^ boot).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+        let with_a_fault = boot / 2 % 2 == 1;
+        let left = Some(if with_a_fault { drawn % 40 } else { 20 + drawn % 200 });
+        let mut unmapped = goes_bad(boot);
+        unmapped.retain(|sector| !bad_sectors(boot).contains_key(sector));
+        Moment { left, with_a_fault, unmapped, faults: BTreeMap::new() }
+    }
+
+    /// Whether it has come with this event.
+    fn comes(&mut self, event: &Event) -> bool {
+        match event {
+            Event::Write { id, sectors, .. } => {
+                if self.unmapped.range(sectors.clone()).next().is_some() {
+                    self.faults.insert(*id, sectors.clone());
+                }
+                false
+            }
+            Event::Ok { id, contents } if contents.is_empty() => {
+                if let Some(sectors) = self.faults.remove(id) {
+                    self.unmapped.retain(|sector| !sectors.contains(sector));
+                }
+                let ripe = !self.with_a_fault || !self.faults.is_empty();
+                match &mut self.left {
+                    Some(0) if ripe => self.left.take().is_some(),
+                    Some(left) => {
+                        *left = left.saturating_sub(1);
+                        false
+                    }
+                    None => false,
+                }
+            }
+            _ => false,
+        }
+    }
 }
 
 fn load_until_the_cut_over_a_lying_disk(ctx: &mut Ctx) -> Result<()> {
@@ -121,7 +164,7 @@ fn load_until_the_cut(ctx: &mut Ctx) -> Result<()> {
     bad.resume()?;
 
     let mut journal = Journal::open(&ctx.disk(2)?, load(boot))?;
-    let mut left = acknowledgements(ctx);
+    let mut moment = Moment::draw(ctx);
     let workload = Workload {
         seed: ctx.seed.wrapping_add(boot << 16),
         requests: u64::MAX,
@@ -134,11 +177,8 @@ fn load_until_the_cut(ctx: &mut Ctx) -> Result<()> {
     };
     let mut emit = |event: &Event| {
         journal.line(&event.to_string()).map_err(io::Error::other)?;
-        if matches!(event, Event::Ok { contents, .. } if contents.is_empty()) && left > 0 {
-            left -= 1;
-            if left == 0 {
-                ctx.ask_for_cut().map_err(io::Error::other)?;
-            }
+        if moment.comes(event) {
+            ctx.ask_for_cut().map_err(io::Error::other)?;
         }
         Ok(())
     };

@@ -36,11 +36,11 @@ const SHORT: boot::Rounds = 4;
 const USUAL: boot::Rounds = 32;
 
 const fn soak(name: &'static str, each: crate::case::Body, repeat: Repeat) -> Case {
-    let each = Phase { body: each, end: End::CutOnRequest };
+    let each = Phase { body: each, end: End::CutUnderLoad };
     let last = Phase { body: boot::last, end: End::Off };
     Case::repeated(name, 1200, each, last, repeat)
         .disks(DISKS)
-        .judge(|images, boots| judge::judge(&images[2], boots as u64))
+        .judge(|left| judge::judge(&left.images[2], left.boots as u64))
 }
 
 /// For as long as whoever asks for it says.
