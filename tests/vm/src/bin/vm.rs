@@ -125,6 +125,8 @@ fn run(series: &str, names: &[String], logs: Option<PathBuf>, seed: Option<u64>)
             Ok(tally) => {
                 total.passed += tally.passed;
                 total.failed.extend(tally.failed);
+                total.again += tally.again;
+                total.others += tally.others;
             }
             Err(error) => total.failed.push(format!(
                 "{:<22} FAIL  it did not come to its end: {error:#}",
@@ -136,8 +138,18 @@ fn run(series: &str, names: &[String], logs: Option<PathBuf>, seed: Option<u64>)
     if !total.failed.is_empty() {
         println!("seed {seed}\n{}", total.failed.join("\n"));
     }
-    println!("{} passed, {} failed", total.passed, total.failed.len());
+    println!("{} passed, {} failed{}", total.passed, total.failed.len(), besides(&total));
     Ok(total.failed.is_empty() && total.passed > 0)
+}
+
+/// What neither passed nor failed, for the last line.
+fn besides(total: &Tally) -> String {
+    let counts = [
+        (total.again, "run again because the emulator had failed"),
+        (total.others, "for other kernels"),
+    ];
+    let said = counts.iter().filter(|(count, _)| *count > 0);
+    said.map(|(count, what)| format!(", {count} {what}")).collect()
 }
 
 fn soak(series: &str, minutes: u64, seed: Option<u64>) -> Result<bool> {

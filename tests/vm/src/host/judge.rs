@@ -88,7 +88,8 @@ pub struct Transcript {
     pub wrong_clock: bool,
     /// The emulator and not the guest failed.
     impossible: bool,
-    /// So it is, unless the module is in one of the traces.
+    /// So it is with these two, unless the module is in one of the traces.
+    breakpoint: bool,
     stuck: bool,
     ours: bool,
     /// Whether the kernel has come to the end of a report of a fault.
@@ -114,7 +115,7 @@ impl Transcript {
                 Some(name) => &mut self.cases.entry(name.clone()).or_default().console,
                 None => &mut self.stray,
             };
-            self.impossible |= place.is_empty() && line.contains(EMULATOR);
+            self.breakpoint |= place.is_empty() && line.contains(EMULATOR);
             if place.len() < REASONS {
                 place.push(line.trim().into());
             }
@@ -139,7 +140,7 @@ impl Transcript {
     /// Whether nothing was learnt about the guest.
     #[must_use]
     pub fn emulator_failed(&self) -> bool {
-        self.impossible || self.stuck && !self.ours
+        self.impossible || (self.breakpoint || self.stuck) && !self.ours
     }
 
     /// Takes a line of the guest's port.

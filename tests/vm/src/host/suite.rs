@@ -25,6 +25,10 @@ pub struct Tally {
     pub passed: u32,
     /// A line for each that failed, and why.
     pub failed: Vec<String>,
+    /// Cases that were run again because the emulator had failed under them.
+    pub again: u32,
+    /// Cases that are for another kind of kernel.
+    pub others: u32,
     pub boots: u32,
     /// Seconds from QEMU's start to the guest's first word, all boots together.
     pub booting: f64,
@@ -51,7 +55,9 @@ impl<'a> Suite<'a> {
     /// Runs those of the cases that are for this kernel, a line for each, and one for all.
     pub fn run(mut self, cases: &[Case]) -> Result<Tally> {
         let kind = self.kernel.kind;
-        let cases: Vec<Case> = cases.iter().copied().filter(|case| case.fits(kind)).collect();
+        let (cases, others): (Vec<Case>, Vec<Case>) =
+            cases.iter().copied().partition(|case| case.fits(kind));
+        self.tally.others = u32::try_from(others.len())?;
         let begun = Instant::now();
         let shared: Vec<Case> = cases.iter().copied().filter(Case::shares_boot).collect();
         let mut left = &shared[..];
@@ -142,7 +148,9 @@ impl<'a> Suite<'a> {
         let release = &self.kernel.release;
         println!("{release:<22} the emulator failed in boot {}: {}", self.tally.boots, case.name);
         self.again += 1;
-        self.again <= AGAIN
+        let another = self.again <= AGAIN;
+        self.tally.again += u32::from(another);
+        another
     }
 
     /// A fault that belongs to no case counts as a failed one.

@@ -128,6 +128,9 @@ fn the_emulators_breakpoint_is_told_from_an_oops() {
     let after = oops.replace("C [    2.1]", "C [    2.1] BUG: x\nC [    2.1]");
     assert!(!transcript(&after).emulator_failed());
     assert!(!transcript(&oops.replace("int3: ", "")).emulator_failed());
+    let trace =
+        "SMP\nC RIP: 0010:trace_dmr_fault+0x5/0x60 [dm_remap_shim]\nC ---[ end trace 0000 ]---";
+    assert!(!transcript(&oops.replace("SMP", trace)).emulator_failed());
 }
 
 /// The demo once failed with a debug trap in the middle of the kernel's allocator, whose flags no processor has.
