@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::libc::EIO;
 
 use crate::case::Case;
+use crate::guest::deadline::ended_at;
 use crate::guest::dm::{self, Device};
 use crate::guest::owner::{INSTANCE_GET, Owner};
 use crate::guest::setup::Disks;
@@ -72,8 +73,7 @@ fn unready(_: &mut Ctx) -> Result<()> {
     let remapped = remapped("2 ready_deadline_ms 1500")?;
     let start = Instant::now();
     remapped.disk()?.read_fails(0, 1, EIO)?;
-    let waited = start.elapsed();
-    ensure!(waited >= Duration::from_millis(1400), "failed after only {waited:?}");
+    ended_at(start, Duration::from_millis(1500), "a read")?;
     let status = remapped.device.status()?;
     ensure!(status.contains("not-ready no-owner"), "{status}");
     Ok(())

@@ -10,6 +10,7 @@ use nix::libc::EIO;
 
 use crate::case::Case;
 use crate::guest::daemon::Daemon;
+use crate::guest::deadline::ended_at;
 use crate::guest::devices::{Brd, NullBlk};
 use crate::guest::dm::{self, Device};
 use crate::guest::owner::Owner;
@@ -34,8 +35,6 @@ pub const CASES: &[Case] = &[
 const PATIENCE: Duration = Duration::from_secs(30);
 const BAD: [u64; 4] = [1000, 2000, 3000, 4000];
 const READY_MS: u64 = 2000;
-/// A deadline counts in ticks, of which an emulated processor that was not run has some to catch up on.
-const TICKS_MS: u64 = 250;
 
 /// A disk with bad sectors and a spare that holds mappings of 1000 and 2000. Both are mapped devices, which count the I/O
 /// that reaches them, and the disk has a write cache, so that it is sent flushes. Fields are taken down in this order.
@@ -90,15 +89,6 @@ fn expect(device: &Device, words: &str) -> Result<()> {
     Ok(())
 }
 
-fn ends_at(begun: Instant, deadline_ms: u64, what: &str) -> Result<()> {
-    let taken = begun.elapsed();
-    ensure!(
-        taken >= Duration::from_millis(deadline_ms - TICKS_MS),
-        "{what} ended before its deadline, after {taken:?}"
-    );
-    Ok(())
-}
-
 /// Reads and writes, of what is sound, mapped and bad, and a flush, which is one bio for each of the two disks.
 fn before_loading(_: &mut Ctx) -> Result<()> {
     let disks = Disks::new()?;
@@ -109,7 +99,7 @@ fn before_loading(_: &mut Ctx) -> Result<()> {
         let disk = Disk::open(path)?;
         let begun = Instant::now();
         io(&disk).with_context(|| what.to_owned())?;
-        ends_at(begun, READY_MS, what)
+        ended_at(begun, Duration::from_millis(READY_MS), what)
     };
     thread::scope(|scope| -> Result<()> {
         let all = [
@@ -281,7 +271,7 @@ fn owner_dies_with_a_queue(_: &mut Ctx) -> Result<()> {
         let writer = scope.spawn(|| {
             let begun = Instant::now();
             Disk::open(device.path())?.write_fails(3000, 1, EIO)?;
-            ends_at(begun, 2000, "a write")
+            ended_at(begun, Duration::from_millis(2000), "a write")
         });
         while !writer.is_finished() {
             fast_path(device.path(), 10)?;

@@ -9,6 +9,7 @@ pub mod churn;
 pub mod cmd;
 mod ctx;
 pub mod daemon;
+pub mod deadline;
 pub mod devices;
 pub mod disk;
 pub mod dm;
