@@ -1,6 +1,8 @@
 //! A daemon that does not answer: what it would have mended fails at its deadline with the error it had, and once
 //! the daemon goes on, so does the service.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,14 +12,16 @@ use nix::libc::{EIO, ENODATA};
 use nix::sys::signal::Signal;
 
 use crate::case::Case;
+use crate::guest::checkers::HungTasks;
 use crate::guest::deadline::ended_at;
 use crate::guest::devices::Brd;
+use crate::guest::kernel::slowness;
 use crate::guest::owner::{Fence, Owner};
 use crate::guest::scsi::ScsiDebug;
 use crate::guest::served::Served;
 use crate::guest::setup::{Disks, Setup};
 use crate::guest::tracer::{Point, Tracer};
-use crate::guest::{Ctx, Disk, wait_until};
+use crate::guest::{Ctx, Disk, disk::SECTOR, pattern, wait_until};
 
 pub const CASES: &[Case] = &[
     Case::new("stopped.past-the-deadline", 120, past_the_deadline),
@@ -30,7 +34,7 @@ pub const CASES: &[Case] = &[
 const PATIENCE: Duration = Duration::from_secs(30);
 const DEADLINE_MS: u64 = 2000;
 /// Single ones, and a pair.
-const BAD: [u64; 6] = [1000, 2000, 3000, 4000, 5000, 5001];
+const BAD: [u64; 7] = [1000, 2000, 3000, 4000, 5000, 5001, 6000];
 
 fn setup() -> Result<Setup> {
     Setup::new(64, &BAD, &format!("hold_deadline_ms = {DEADLINE_MS}"))
@@ -63,9 +67,22 @@ fn all_fail(device: &Path, writes: &[(u64, usize)]) -> Result<()> {
     })
 }
 
-/// Those that are held for their own error, and those that wait behind them.
+/// A page of the cache, which nobody can be kept from waiting for.
+fn buffered_fails_at_its_deadline(device: &Path, sector: u64) -> Result<()> {
+    let file = OpenOptions::new().write(true).open(device)?;
+    at_its_deadline(sector, || {
+        file.write_all_at(&pattern::sectors(sector, 8, u64::MAX), sector * SECTOR as u64)?;
+        let synced = file.sync_all().map_err(|error| error.raw_os_error());
+        ensure!(synced == Err(Some(EIO)), "the flush of the page at {sector} gave {synced:?}");
+        Ok(())
+    })
+}
+
+/// Those that are held for their own error, and those that wait behind them. Nobody counts as hung meanwhile: that takes
+/// twice the deadline, as it does with the kernel's 120 seconds and the default of 60.
 fn past_the_deadline(_: &mut Ctx) -> Result<()> {
     let setup = setup()?;
+    let _hung = HungTasks::after(2 * DEADLINE_MS / 1000 * u64::from(slowness()))?;
     let (device, disk) = (setup.served.path(), setup.served.disk()?);
     disk.fill(5000, 2, 1)?;
     let before = Owner::onlooker()?.counters()?;
@@ -79,8 +96,10 @@ fn past_the_deadline(_: &mut Ctx) -> Result<()> {
         }
         failing.join().unwrap_or_else(|_| bail!("a thread panicked"))
     })?;
+    // By itself: its error is all of the device's cache's, and any writer's that comes.
+    buffered_fails_at_its_deadline(&device, 6000)?;
     let after = Owner::onlooker()?.counters()?;
-    ensure!(after.expired - before.expired == 6, "not six that expired: {after:?} {before:?}");
+    ensure!(after.expired - before.expired == 7, "not seven that expired: {after:?} {before:?}");
     ensure!(after.installs == before.installs, "something was installed: {after:?} {before:?}");
     let fences = Owner::onlooker()?.fences()?;
     ensure!(fences.is_empty(), "fences outlive their writes: {fences:?}");

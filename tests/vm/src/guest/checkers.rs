@@ -42,12 +42,40 @@ pub fn leaks() -> Result<Vec<String>> {
 
 /// What takes longer here must not count as hung.
 pub fn set_up() -> Result<()> {
-    if !checked() {
-        return Ok(());
+    if checked() {
+        set_hung_after(hung_after()? * u64::from(super::kernel::slowness()))?;
     }
-    let limit = "/proc/sys/kernel/hung_task_timeout_secs";
-    let seconds: u32 = fs::read_to_string(limit).context(limit)?.trim().parse()?;
-    fs::write(limit, (seconds * super::kernel::slowness()).to_string()).context(limit)
+    Ok(())
+}
+
+const HUNG_AFTER: &str = "/proc/sys/kernel/hung_task_timeout_secs";
+
+fn hung_after() -> Result<u64> {
+    Ok(fs::read_to_string(HUNG_AFTER).context(HUNG_AFTER)?.trim().parse()?)
+}
+
+fn set_hung_after(seconds: u64) -> Result<()> {
+    fs::write(HUNG_AFTER, seconds.to_string()).context(HUNG_AFTER)
+}
+
+/// For as long as this lives, a task counts as hung when it has waited for so long that nothing interrupts.
+pub struct HungTasks {
+    usual: u64,
+}
+
+impl HungTasks {
+    pub fn after(seconds: u64) -> Result<HungTasks> {
+        let usual = hung_after()?;
+        set_hung_after(seconds)?;
+        Ok(HungTasks { usual })
+    }
+}
+
+impl Drop for HungTasks {
+    fn drop(&mut self) {
+        // It could be set before.
+        let _ = set_hung_after(self.usual);
+    }
 }
 
 fn of_modules(report: &str) -> Vec<String> {

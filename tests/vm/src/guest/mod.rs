@@ -4,7 +4,7 @@
 //! written with. Whatever a case sets up is a value that takes it down again when dropped; what is left behind
 //! all the same fails the case.
 
-mod checkers;
+pub mod checkers;
 pub mod churn;
 pub mod cmd;
 mod ctx;
