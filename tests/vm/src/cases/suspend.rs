@@ -3,24 +3,31 @@
 use std::fs;
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::libc::EIO;
 use nix::sys::signal::Signal;
 
 use crate::case::Case;
-use crate::guest::dm::Device;
-use crate::guest::fs::{Mount, fio, fsck};
+use crate::guest::dm::{self, Device};
+use crate::guest::fs::{Kind, Mount, fio, fsck};
 use crate::guest::served::NAME;
 use crate::guest::setup::Setup;
 use crate::guest::{Cmd, Ctx, Disk, rmmod, wait_until};
 
 pub const CASES: &[Case] = &[
     Case::new("suspend.in-a-loop-under-load", 300, in_a_loop),
+    Case::new("suspend.a-table-without-mappings-is-seen", 120, a_wrong_table)
+        .must_fail(NOT_VERIFIED),
     Case::new("suspend.noflush-pushes-back-what-is-held", 60, pushes_back),
     Case::new("suspend.removal-of-a-device-in-use", 90, removal),
 ];
+
+/// How fio ends, whatever it found in the place of what it wrote.
+const NOT_VERIFIED: &str = "error=Invalid or incomplete multibyte or wide character";
+/// How long a suspend waits for something to be held.
+const HELD_WITHIN: Duration = Duration::from_millis(100);
 
 /// Runs of 1 to 4 bad sectors all over a disk of 64 MiB.
 fn bad_sectors() -> Vec<u64> {
@@ -36,61 +43,108 @@ fn wait_for_a_held_write(device: &Device) -> Result<()> {
     wait_until("a held write", Duration::from_secs(10), || Ok(device.remap_status()?.held == 1))
 }
 
-/// Another table for the same disks, that differs in one option.
-fn reload(device: &Device, turn: u64) -> Result<()> {
+/// Loads another table for the same disks, that differs in one option; the words by which it is known.
+fn load_another(device: &Device, turn: u64) -> Result<String> {
     let table = device.table()?;
     let mut words: Vec<String> = table.split_whitespace().map(str::to_owned).collect();
     let at = words.iter().position(|word| word == "max_held_bios").context("no max_held_bios")?;
     words[at + 1] = (1000 + turn).to_string();
     device.load(&format!("{}\n", words.join(" ")))?;
-    device.suspend()?;
-    device.resume()?;
-    ensure!(device.table()?.contains(&words[at..=at + 1].join(" ")), "{}", device.table()?);
-    Ok(())
+    Ok(words[at..=at + 1].join(" "))
 }
 
 /// ext4 on top, so that a flush suspend freezes a file system whose writes are held.
+fn ext4(path: &Path) -> Result<Mount> {
+    Kind::Ext4.mkfs(path)?;
+    Mount::new(path, "suspend")
+}
+
+fn load(mount: &Mount, mib: u64, seed: u64) -> Result<String> {
+    let args = ["--rw=randwrite", "--bs=4k", "--iodepth=16", "--fsync=64", "--verify=crc32c"];
+    let more = [format!("--size={mib}M"), format!("--randseed={seed}")];
+    let all: Vec<&str> = args.into_iter().chain(more.iter().map(String::as_str)).collect();
+    fio(&mount.path().join("file"), &all, 280)
+}
+
+/// One suspend, before which the daemon stands still until something is held; whether something was. It goes on while the
+/// suspend waits for what is held, or after one that does not.
+fn turn(setup: &Setup, device: &Device, number: u64) -> Result<bool> {
+    let daemon = &setup.served.daemon;
+    let known_by = if number % 3 == 2 { load_another(device, number)? } else { String::new() };
+    daemon.signal(Signal::SIGSTOP)?;
+    let end = Instant::now() + HELD_WITHIN;
+    let mut held = false;
+    while !held && Instant::now() < end {
+        held = device.remap_status()?.held > 0;
+    }
+    if number % 3 == 1 {
+        device.suspend_noflush()?;
+        device.resume()?;
+        daemon.signal(Signal::SIGCONT)?;
+        return Ok(held);
+    }
+    thread::scope(|scope| {
+        let going_on = scope.spawn(|| {
+            thread::sleep(Duration::from_millis(50));
+            daemon.signal(Signal::SIGCONT)
+        });
+        let done = device.suspend().and_then(|()| device.resume());
+        going_on.join().unwrap_or_else(|_| bail!("a panic")).and(done)
+    })?;
+    let table = device.table()?;
+    ensure!(table.contains(&known_by), "no {known_by:?} in {table}");
+    Ok(held)
+}
+
 fn in_a_loop(ctx: &mut Ctx) -> Result<()> {
     let setup = setup("")?;
     let path = setup.served.path();
-    // Nothing is left for ext4 to initialise, and so to read, later.
-    let whole = ["-q", "-F", "-b", "4096", "-E", "lazy_itable_init=0,lazy_journal_init=0"];
-    Cmd::new("mkfs.ext4").args(whole).arg(path.display().to_string()).run()?;
-    let mount = Mount::new(&path, "suspend")?;
+    let mount = ext4(&path)?;
     let device = Device::shared(NAME);
-    let load = |file: &Path| {
-        let args = ["--rw=randwrite", "--bs=4k", "--size=40M", "--iodepth=16", "--verify=crc32c"];
-        let seed = format!("--randseed={}", ctx.seed);
-        fio(file, &[&args[..], &["--fsync=64", &seed]].concat(), 280)
-    };
-    let file = mount.path().join("file");
-    let turns = thread::scope(|scope| -> Result<u64> {
-        let worker = scope.spawn(|| load(&file));
-        let mut turn = 0;
-        while !worker.is_finished() {
-            match turn % 3 {
-                0 => device.suspend().and_then(|()| device.resume())?,
-                1 => {
-                    setup.served.daemon.signal(Signal::SIGSTOP)?;
-                    thread::sleep(Duration::from_millis(50));
-                    device.suspend_noflush()?;
-                    device.resume()?;
-                    setup.served.daemon.signal(Signal::SIGCONT)?;
-                }
-                _ => reload(&device, turn)?,
+    // Of each kind, and those with something held.
+    let (mut turns, mut held) = ([0; 3], [0; 3]);
+    thread::scope(|scope| -> Result<()> {
+        let worker = scope.spawn(|| load(&mount, 40, ctx.seed));
+        for number in 0.. {
+            if worker.is_finished() {
+                break;
             }
-            turn += 1;
+            let kind = (number % 3) as usize;
+            turns[kind] += 1;
+            held[kind] += u32::from(turn(&setup, &device, number)?);
             thread::sleep(Duration::from_millis(20));
         }
-        worker.join().unwrap_or_else(|_| bail!("fio's thread panicked"))?;
-        Ok(turn)
+        worker.join().unwrap_or_else(|_| bail!("fio's thread panicked")).map(drop)
     })?;
-    ctx.note(format!("{turns} times suspended and resumed"))?;
-    ensure!(turns >= 9, "only {turns} turns");
+    ctx.note(format!("{turns:?} times suspended and resumed, {held:?} times with something held"))?;
+    ensure!(turns.iter().all(|&turns| turns >= 3), "only {turns:?} turns");
+    ensure!(held.iter().all(|&held| held > 0), "something held: {held:?} times of {turns:?}");
     ensure!(setup.served.listed("mapped")?.len() > 50, "few errors were met");
     drop(mount);
     fsck(&path)?;
     setup.down()
+}
+
+/// The control of the case above: a table that leads past the mappings to what is stale.
+fn a_wrong_table(ctx: &mut Ctx) -> Result<()> {
+    let setup = setup("")?;
+    let mount = ext4(&setup.served.path())?;
+    let device = Device::shared(NAME);
+    let mapped = || setup.served.listed("mapped").map(|mapped| mapped.len());
+    let before = mapped()?;
+    let linear =
+        dm::table_with_bad_sectors(&setup.disks.brd.path(0).display().to_string(), 64 * 2048, &[])?;
+    thread::scope(|scope| {
+        let worker = scope.spawn(|| load(&mount, 16, ctx.seed));
+        // Some are the journal's.
+        wait_until("mappings of the file's", Duration::from_secs(60), || {
+            Ok(worker.is_finished() || mapped()? > before + 8)
+        })?;
+        device.load(&linear)?;
+        device.suspend()?;
+        device.resume()?;
+        worker.join().unwrap_or_else(|_| bail!("fio's thread panicked")).map(drop)
+    })
 }
 
 /// A noflush suspend must not wait for the daemon, and what was held is served after the resume.
