@@ -10,7 +10,7 @@ use crate::case::Case;
 use crate::guest::dm::Device;
 use crate::guest::load::{self, Acknowledged, Load, Random, Runs};
 use crate::guest::owner::{Fence, Owner};
-use crate::guest::served::{NAME, Served, config_path, policyd};
+use crate::guest::served::{NAME, Served, config_path};
 use crate::guest::setup::Setup;
 use crate::guest::spare;
 use crate::guest::tracer::{Point, Tracer};
@@ -174,10 +174,7 @@ fn a_lost_write(ctx: &mut Ctx) -> Result<()> {
     let load = Load::start(&setup.served.path(), &runs(), ctx.seed)?;
     load.progress(50, PATIENCE)?;
     let acknowledged = load.stop()?;
-    let listed = policyd(&["list", NAME])?.run()?;
-    let line = listed.lines().find(|line| line.contains("mapped")).context("nothing is mapped")?;
-    let words: Vec<&str> = line.split_whitespace().collect();
-    let slot = words.last().context("an odd line of `list`")?;
-    Disk::open(setup.spare())?.fill(slot.parse()?, 1, 0)?;
+    let slot = setup.served.slot_of(|_| true)?;
+    Disk::open(setup.spare())?.fill(slot, 1, 0)?;
     check(setup, &acknowledged)
 }

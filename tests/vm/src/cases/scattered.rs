@@ -1,12 +1,14 @@
 //! Damage in runs, all over a disk, under traffic: no error reaches the application, and what it wrote is there.
 
-use anyhow::{Result, ensure};
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result, ensure};
 
 use crate::case::Case;
-use crate::guest::Ctx;
 use crate::guest::fs::fio;
 use crate::guest::served::Served;
 use crate::guest::setup::Disks;
+use crate::guest::{Ctx, Disk};
 
 pub const CASES: &[Case] = &[
     Case::new("scattered.four-kib-over-a-run", 90, four_kib),
@@ -14,6 +16,8 @@ pub const CASES: &[Case] = &[
     Case::new("scattered.fio-verifies-over-200-runs", 240, fio_over_runs),
     Case::new("scattered.fio-without-remapping-fails", 120, fio_without_remapping)
         .must_fail("io_u error on file /dev/mapper/bad: Input/output error: write"),
+    Case::new("scattered.fio-over-a-changed-slot-fails", 120, fio_over_a_changed_slot)
+        .must_fail("crc32c: verify failed"),
 ];
 
 const MIB: u64 = 2048;
@@ -67,7 +71,7 @@ fn unaligned_mib(_: &mut Ctx) -> Result<()> {
     served.down()
 }
 
-/// Bad sectors, in rising order: [`RUNS`] runs of 1 to 64 anywhere on the disk.
+/// Bad sectors, in rising order: [`RUNS`] runs of 1 to 64 anywhere on the disk, with good ones between them.
 fn runs(seed: u64) -> Vec<u64> {
     let mut state = seed;
     // SplitMix64.
@@ -77,11 +81,14 @@ fn runs(seed: u64) -> Vec<u64> {
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (z ^ (z >> 31)) % below
     };
-    let mut bad = std::collections::BTreeSet::new();
-    for _ in 0..RUNS {
+    let (mut bad, mut drawn) = (BTreeSet::new(), 0);
+    while drawn < RUNS {
         let len = 1 + next(64);
         let start = next(SIZE - len);
-        bad.extend(start..start + len);
+        if bad.range(start.saturating_sub(1)..=start + len).next().is_none() {
+            bad.extend(start..start + len);
+            drawn += 1;
+        }
     }
     bad.into_iter().collect()
 }
@@ -121,4 +128,32 @@ fn fio_over_runs(ctx: &mut Ctx) -> Result<()> {
 fn fio_without_remapping(ctx: &mut Ctx) -> Result<()> {
     let disks = Disks::new(64, &runs(ctx.seed))?;
     write_and_verify(disks.bad.path(), "write", "64k", 0)
+}
+
+/// What was written is read and found right, and after that a sector of a slot is another one.
+fn fio_over_a_changed_slot(ctx: &mut Ctx) -> Result<()> {
+    let disks = Disks::new(64, &runs(ctx.seed))?;
+    let served = disks.serve("")?;
+    let all = ["--bs=64k", "--size=8m", "--verify=crc32c", "--verify_fatal=1"];
+    fio(&served.path(), &[&all[..], &["--rw=write", "--do_verify=0"]].concat(), 60)?;
+    let verify = || fio(&served.path(), &[&all[..], &["--rw=read"]].concat(), 60);
+    verify().context("before anything was changed")?;
+    // fio's own words are at the begin of each of its blocks.
+    let slot = served.slot_of(|start| start % 128 != 0)?;
+    Disk::open(disks.spare())?.fill(slot, 1, 0)?;
+    verify().map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_runs_are_one() {
+        for seed in 0..20 {
+            let bad = runs(seed);
+            let ends = bad.windows(2).filter(|pair| pair[0] + 1 < pair[1]).count() + 1;
+            assert_eq!(ends, RUNS, "seed {seed}");
+        }
+    }
 }

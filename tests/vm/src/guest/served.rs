@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::daemon::{Daemon, program};
 use super::dm::Device;
@@ -184,6 +184,19 @@ impl Served {
             }
         }
         Ok(found)
+    }
+
+    /// Where the first mapped extent that begins at a sector such as this is on the spare.
+    pub fn slot_of(&self, wanted: impl Fn(u64) -> bool) -> Result<u64> {
+        let text = policyd(&["list", NAME])?.run()?;
+        for line in text.lines() {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let [start, _, "mapped", slot] = words[..] else { continue };
+            if wanted(start.parse()?) {
+                return Ok(slot.parse()?);
+            }
+        }
+        bail!("none of these is such an extent: {text}")
     }
 
     /// Ends the daemon with the devices still there, then removes those: what is left is on the disks.
