@@ -14,7 +14,7 @@ use crate::guest::served::{NAME, Served, config_path};
 use crate::guest::setup::Setup;
 use crate::guest::spare;
 use crate::guest::tracer::{Point, Tracer};
-use crate::guest::{Ctx, Disk, daemon::Daemon};
+use crate::guest::{Ctx, Disk, daemon::Daemon, wait_until};
 
 pub const CASES: &[Case] = &[
     Case::new("killed.at-each-point-of-a-commit", 400, at_each_point),
@@ -79,11 +79,13 @@ fn at_each_point(ctx: &mut Ctx) -> Result<()> {
     check(setup, &acknowledged)
 }
 
-/// Every other time the daemon is killed while it starts, takes over what the last one left, or has hardly begun.
+/// Every other time the daemon is killed while it starts, takes over what the last one left, or has hardly begun; every
+/// fourth time as soon as a fault is open.
 fn at_random_moments(ctx: &mut Ctx) -> Result<()> {
     let mut setup = setup()?;
     let mut random = Random::new(ctx.seed);
     let load = Load::start(&setup.served.path(), &runs(), ctx.seed)?;
+    let mut in_the_middle = 0;
     for round in 0..20 {
         let early = round % 2 == 1;
         if early {
@@ -93,12 +95,27 @@ fn at_random_moments(ctx: &mut Ctx) -> Result<()> {
             load.progress(8, PATIENCE)?;
         }
         thread::sleep(Duration::from_micros(random.below(if early { 1_000_000 } else { 200_000 })));
+        let mut open = Owner::onlooker()?.fences()?;
+        if round % 4 == 0 {
+            wait_until("a fault", PATIENCE, || {
+                open = Owner::onlooker()?.fences()?;
+                Ok(!open.is_empty())
+            })?;
+        }
         setup.served.kill()?;
+        // Its own, and not met since by a daemon that is there no more.
+        let left = Owner::onlooker()?.fences()?;
+        let survives = |fence: &Fence| left.iter().any(|other| other.start == fence.start);
+        in_the_middle += usize::from(!early && open.iter().any(survives));
     }
     setup.served.again()?;
     load.progress(8, PATIENCE)?;
     let acknowledged = load.stop()?;
-    ctx.note(format!("{} sectors acknowledged", acknowledged.len()))?;
+    ctx.note(format!(
+        "{} sectors acknowledged; {in_the_middle} of 10 kills of a daemon at work fell on an open fault",
+        acknowledged.len()
+    ))?;
+    ensure!(in_the_middle >= 3, "only {in_the_middle} of 10 kills fell on an open fault");
     check(setup, &acknowledged)
 }
 
