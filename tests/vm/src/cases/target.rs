@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::libc::{EAGAIN, ENODATA};
+use nix::sys::signal::Signal;
 use nix::sys::stat::{major, minor};
 
 use crate::case::Case;
@@ -18,7 +19,7 @@ use crate::guest::dm::{self, Device};
 use crate::guest::kmsg::KernelLog;
 use crate::guest::owner::Owner;
 use crate::guest::served::{NAME, Served, policyd};
-use crate::guest::stat::{Stat, limit};
+use crate::guest::stat::Stat;
 use crate::guest::{Cmd, Ctx, Disk, modprobe, pattern, wait_until};
 
 pub const CASES: &[Case] = &[
@@ -40,7 +41,9 @@ fn null_blk(name: &str) -> Result<NullBlk> {
 /// Mapped, and poisoned.
 const MAPPED: (u64, usize) = (1000, 4);
 const POISONED: u64 = 1500;
-/// What is discarded and zeroed: both of these, and good sectors around them.
+/// Becomes mapped while a discard waits.
+const HELD: (u64, usize) = (1550, 4);
+/// What is discarded and zeroed: all of these, and good sectors around them.
 const RANGE: (u64, usize) = (900, 700);
 
 /// `blkdiscard` of the range; with `-z` it is the ioctl BLKZEROOUT instead.
@@ -85,17 +88,37 @@ fn discards(_: &mut Ctx) -> Result<()> {
     expect_zeroes(&disk, RANGE.0, (MAPPED.0 - RANGE.0) as usize)?;
     expect_zeroes(&disk, POISONED + 1, (end - POISONED - 1) as usize)?;
 
-    for name in ["write_zeroes_max_bytes", "discard_max_bytes"] {
-        let offered = limit(device.path(), name)? > 0;
-        ensure!(offered == name.starts_with("discard"), "{name}: offered is {offered}");
-    }
+    null.add_bad(HELD.0, HELD.0 + HELD.1 as u64 - 1)?;
+    discard_behind_a_fence(&served, &device, &disk)?;
+
     blkdiscard(device.path(), &["--zeroout"])?;
     expect_zeroes(&disk, RANGE.0, RANGE.1)?;
     let mapped = served.sectors_of(0, "mapped")?;
-    let wanted: Vec<u64> = (MAPPED.0..MAPPED.0 + MAPPED.1 as u64).chain([POISONED]).collect();
+    let all = |(start, count): (u64, usize)| start..start + count as u64;
+    let wanted: Vec<u64> = all(MAPPED).chain([POISONED]).chain(all(HELD)).collect();
     ensure!(mapped == wanted, "after the zeroes are mapped: {mapped:?}");
     drop(disk);
     served.down()
+}
+
+/// It finds there what the write that it waited for has become.
+fn discard_behind_a_fence(served: &Served, device: &Device, disk: &Disk) -> Result<()> {
+    served.daemon.signal(Signal::SIGSTOP)?;
+    thread::scope(|scope| {
+        let held = |count| {
+            let there = || Ok(device.remap_status()?.held == count);
+            wait_until("what is held", PATIENCE, there)
+        };
+        let writer = scope.spawn(|| disk.fill(HELD.0, HELD.1, 2));
+        held(1)?;
+        let discarder = scope.spawn(|| blkdiscard(device.path(), &[]));
+        held(2)?;
+        served.daemon.signal(Signal::SIGCONT)?;
+        [writer, discarder]
+            .into_iter()
+            .try_for_each(|thread| thread.join().unwrap_or_else(|_| bail!("a thread panicked")))
+    })?;
+    disk.verify(HELD.0, HELD.1, 2)
 }
 
 /// The control of the case above.
