@@ -13,7 +13,7 @@ fn install(built: &Path, dest: &Path) {
         .arg(format!("DAEMON={}", built.join("daemon").display()))
         .arg(format!("DESTDIR={}", dest.display()))
         .output()
-        .expect("make");
+        .unwrap_or_else(|error| panic!("make: {error}"));
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
 }
 

@@ -12,9 +12,12 @@ const GENERATED: &[&str] = &["Cargo.lock", "tests/fuzz/libfuzzer/Cargo.lock"];
 
 /// The files of the repository that are text, with their lines.
 fn files() -> Vec<(String, usize)> {
-    let listed = Command::new("git").args(["-C", ROOT, "ls-files"]).output().expect("git");
+    let listed = Command::new("git")
+        .args(["-C", ROOT, "ls-files"])
+        .output()
+        .unwrap_or_else(|error| panic!("git: {error}"));
     assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
-    let names = String::from_utf8(listed.stdout).expect("names in UTF-8");
+    let names = String::from_utf8_lossy(&listed.stdout);
     let lines = |name: &str| {
         let text = fs::read_to_string(Path::new(ROOT).join(name)).ok()?;
         Some((name.to_owned(), text.lines().count()))
