@@ -1,5 +1,7 @@
 //! The main job: the daemon and the module keep a disk with bad sectors in service.
 
+use std::fs;
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -17,6 +19,7 @@ pub const CASES: &[Case] = &[
     Case::new("daemon.mappings-outlive-the-device", 120, outlive_the_device),
     Case::new("daemon.killed-while-a-write-waits", 120, killed_while_a_write_waits),
     Case::new("daemon.reload-is-all-or-nothing", 90, reload),
+    Case::new("daemon.no-thread-waits-for-its-own-device", 60, no_thread_waits),
 ];
 
 const BAD: [u64; 10] = [100, 101, 200, 300, 400, 50000, 50001, 75000, 100_000, 150_000];
@@ -138,6 +141,46 @@ fn reload(_: &mut Ctx) -> Result<()> {
     policyd(&["reload"])?.run()?;
     disk.verify(400, 1, 3)?;
     ensure!(served.status()?.contains(NAME), "it is not served any more");
+    drop(disk);
+    served.down()
+}
+
+/// Of PR_SET_IO_FLUSHER: PF_MEMALLOC_NOIO and PF_LOCAL_THROTTLE. Its field in `stat`, after the name.
+const IO_FLUSHER: u64 = 0x0018_0000;
+const FLAGS: usize = 6;
+
+/// How many threads a process has, and how many of them are I/O flushers.
+fn flushers(process: &Path) -> Result<(usize, usize)> {
+    let (mut all, mut flushers) = (0, 0);
+    for thread in fs::read_dir(process.join("task"))? {
+        let stat = fs::read_to_string(thread?.path().join("stat"))?;
+        let fields = stat.rsplit(')').next().context("a thread without a name")?;
+        let flags = fields.split_whitespace().nth(FLAGS).context("a thread without flags")?;
+        all += 1;
+        flushers += usize::from(flags.parse::<u64>()? & IO_FLUSHER == IO_FLUSHER);
+    }
+    Ok((all, flushers))
+}
+
+fn no_thread_waits(_: &mut Ctx) -> Result<()> {
+    let disks = disks()?;
+    let served = disks.serve("")?;
+    let disk = served.disk()?;
+    // Every thread there is has something to do for it.
+    disk.fill(100, 1, 1)?;
+    served.status()?;
+    let process = Path::new("/proc").join(served.daemon.pid().to_string());
+    let (all, found) = flushers(&process)?;
+    ensure!(all >= 3 && all == found, "{found} of {all} threads are I/O flushers");
+    ensure!(flushers(Path::new("/proc/self"))?.1 == 0, "threads of anybody are I/O flushers");
+    let score = fs::read_to_string(process.join("oom_score_adj"))?;
+    ensure!(score.trim() == "-999", "its out-of-memory score is {score}");
+    let status = fs::read_to_string(process.join("status"))?;
+    let size = |name| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).context(name)?;
+        Ok::<u64, anyhow::Error>(line.trim().trim_end_matches(" kB").parse()?)
+    };
+    ensure!(size("VmLck:")? >= size("VmRSS:")?, "some of its memory is not locked");
     drop(disk);
     served.down()
 }
