@@ -6,10 +6,11 @@ use std::sync::mpsc as threads;
 
 use anyhow::{Context, Result};
 use dmremap_protocol::InstanceInfo;
-use tokio::runtime::Handle;
+use tokio::runtime::Handle as Runtime;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::spares::Taken;
 use crate::config::{self, Config};
 use crate::core::{Device as Core, Policy, Snapshot};
 use crate::dm::{Lines, Mapper, Table as DmTable};
@@ -36,12 +37,12 @@ impl Paths {
 }
 
 pub struct Device {
-    pub name: String,
-    pub target: Target,
-    pub label: Uuid,
+    pub handle: Handle,
+    /// Its end is the end of the service.
     asks: mpsc::Sender<Ask>,
     driver: JoinHandle<()>,
     writer: std::thread::JoinHandle<()>,
+    taken: Taken,
 }
 
 impl Device {
@@ -50,13 +51,17 @@ impl Device {
     pub async fn open(
         name: &str,
         disks: Paths,
+        taken: Taken,
         policy: Policy,
         bells: broadcast::Receiver<Bell>,
     ) -> Result<Device> {
         // First, because opening writes to the spare.
-        let (link, second, runtime) = (Link::open().await?, Link::open().await?, Handle::current());
-        let open = move || Pair::open(&disks.data, &disks.spare, second, runtime);
-        let pair = spawn_blocking(open).await??;
+        let (link, second, runtime) =
+            (Link::open().await?, Link::open().await?, Runtime::current());
+        // The thread has the name and the label for as long as it may write, whoever still waits for it.
+        let open =
+            move || anyhow::Ok((Pair::open(&disks.data, &disks.spare, second, runtime)?, taken));
+        let (pair, taken) = spawn_blocking(open).await??;
         let Pair { store, proof, data, spare, target, area, label } = pair;
         let core = Core::new(policy, area, store.table().clone(), proof);
         let (events, told) = mpsc::unbounded_channel();
@@ -73,22 +78,57 @@ impl Device {
         tokio::spawn(hear(bells, asks.downgrade()));
         let driver = Driver::new(name.to_owned(), core, link, target, threads);
         let driver = tokio::spawn(driver.run(asked));
-        Ok(Device { name: name.to_owned(), target, label, asks, driver, writer })
+        let handle = Handle { name: name.to_owned(), target, label, asks: asks.downgrade() };
+        Ok(Device { handle, asks, driver, writer, taken })
+    }
+
+    pub fn name(&self) -> &str {
+        &self.handle.name
     }
 
     /// Makes its mapped device, or finds it, up to where the instance is there. It must be resumed.
     pub async fn prepare(&self, device: &config::Device) -> Result<()> {
+        self.handle.make(device).await?;
+        // A driver whose queue is full looks every second anyway.
+        let _ = self.asks.try_send(Ask::Look);
+        Ok(())
+    }
+
+    /// Closes the spare once what was under way has ended, and then ends the claim.
+    pub async fn stop(self) {
+        let Device { handle: Handle { name, .. }, asks, driver, writer, taken } = self;
+        drop(asks);
+        if let Err(error) = driver.await {
+            tracing::warn!("{name}: {error}");
+        }
+        if let Err(error) = spawn_blocking(move || writer.join()).await {
+            tracing::warn!("{name}: {error}");
+        }
+        drop(taken);
+    }
+}
+
+/// A device as other tasks know it; it does not keep it in service.
+#[derive(Clone)]
+pub struct Handle {
+    pub name: String,
+    pub target: Target,
+    label: Uuid,
+    asks: mpsc::WeakSender<Ask>,
+}
+
+impl Handle {
+    async fn make(&self, device: &config::Device) -> Result<()> {
         let (name, table) = (self.name.clone(), self.table_line(device));
         let uuid = format!("DMREMAP-{}", self.label);
         spawn_blocking(move || Mapper::open()?.prepare(&name, &uuid, &table)).await??;
-        self.ask(Ask::Look);
         Ok(())
     }
 
     /// Comes back when udev is done with it, and so only once it is served.
-    pub fn resume(&self) -> impl Future<Output = Result<()>> + Send + use<> {
+    pub async fn resume(&self) -> Result<()> {
         let name = self.name.clone();
-        async move { Ok(spawn_blocking(move || Mapper::open()?.resume(&name)).await??) }
+        Ok(spawn_blocking(move || Mapper::open()?.resume(&name)).await??)
     }
 
     /// Gives its mapped device other options; what it had before can be put back.
@@ -112,31 +152,25 @@ impl Device {
         DmTable { sectors, disks, options: device.queue_options().collect() }
     }
 
-    /// Never waits. A driver whose queue is full is busy listing anyway, and looks every second.
-    pub fn ask(&self, ask: Ask) {
-        if let Err(mpsc::error::TrySendError::Closed(_)) = self.asks.try_send(ask) {
-            tracing::error!("{}: its driver has ended", self.name);
-        }
-    }
-
-    /// Fails if the driver has ended.
     pub async fn set_policy(&self, policy: Policy) -> Result<()> {
-        Ok(self.asks.send(Ask::Policy(policy)).await?)
+        self.ask(Ask::Policy(policy)).await
     }
 
-    pub fn asker(&self) -> Asker {
-        Asker { name: self.name.clone(), asks: self.asks.clone() }
+    pub async fn status(&self) -> Result<(Snapshot, Option<InstanceInfo>)> {
+        let (to, answer) = oneshot::channel();
+        self.ask(Ask::Status(to)).await?;
+        Ok(answer.await?)
     }
 
-    /// Closes the spare once what was under way has ended, and then ends the claim.
-    pub async fn stop(self) {
-        drop(self.asks);
-        if let Err(error) = self.driver.await {
-            tracing::warn!("{}: {error}", self.name);
-        }
-        if let Err(error) = spawn_blocking(move || self.writer.join()).await {
-            tracing::warn!("{}: {error}", self.name);
-        }
+    pub async fn table(&self) -> Result<Table> {
+        let (to, answer) = oneshot::channel();
+        self.ask(Ask::Table(to)).await?;
+        Ok(answer.await?)
+    }
+
+    async fn ask(&self, ask: Ask) -> Result<()> {
+        let asks = self.asks.upgrade().context("its driver has ended")?;
+        Ok(asks.send(ask).await?)
     }
 }
 
@@ -150,27 +184,6 @@ async fn hear(mut bells: broadcast::Receiver<Bell>, asks: mpsc::WeakSender<Ask>)
         };
         let Some(asks) = asks.upgrade() else { return };
         let _ = asks.try_send(Ask::Doorbell(bell));
-    }
-}
-
-/// Asks a device from another task.
-#[derive(Clone)]
-pub struct Asker {
-    pub name: String,
-    asks: mpsc::Sender<Ask>,
-}
-
-impl Asker {
-    pub async fn status(&self) -> Result<(Snapshot, Option<InstanceInfo>)> {
-        let (to, answer) = oneshot::channel();
-        self.asks.send(Ask::Status(to)).await?;
-        Ok(answer.await?)
-    }
-
-    pub async fn table(&self) -> Result<Table> {
-        let (to, answer) = oneshot::channel();
-        self.asks.send(Ask::Table(to)).await?;
-        Ok(answer.await?)
     }
 }
 

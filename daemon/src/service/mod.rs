@@ -8,5 +8,8 @@ pub mod device;
 pub mod log;
 pub mod notify;
 pub mod process;
+mod reload;
 mod report;
+mod spares;
+mod start;
 pub mod supervisor;

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::mpsc::Sender;
 
 use super::control::Answer;
-use super::device::Asker;
+use super::device::Handle;
 use crate::core::Snapshot;
 
 /// Extents in one part of an answer.
@@ -26,7 +26,7 @@ struct Served {
 }
 
 /// One part a device, each with its `name`, and `error` where it is not served.
-pub async fn status(devices: Vec<Asker>, failed: BTreeMap<String, String>, to: Sender<Answer>) {
+pub async fn status(devices: Vec<Handle>, failed: BTreeMap<String, String>, to: Sender<Answer>) {
     for device in devices {
         let part = match device.status().await {
             Ok((policy, kernel)) => {
@@ -48,7 +48,7 @@ pub async fn status(devices: Vec<Asker>, failed: BTreeMap<String, String>, to: S
 }
 
 /// Parts are arrays: first of extents, in rising order, then of retired slots, as objects.
-pub async fn list(device: Asker, to: Sender<Answer>) {
+pub async fn list(device: Handle, to: Sender<Answer>) {
     let Ok(table) = device.table().await else {
         let _ = to.send(Answer::Error("its driver has ended".to_owned())).await;
         return;

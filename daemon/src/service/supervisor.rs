@@ -1,44 +1,73 @@
 //! All devices of the daemon: those that the configuration names, made by it, and those that were
 //! made by hand on disks that carry a label, adopted.
+//!
+//! Nothing here waits for a disk, for device-mapper or for a client. What does is a task, and tells of its end
+//! by a channel; so a disk that hangs costs its own device only, and signals and calls are always heard.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
-use dmremap_protocol::{InstanceInfo, Message, Request as KernelRequest};
+use anyhow::Result;
+use dmremap_protocol::InstanceInfo;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, mpsc};
-use tokio::task::spawn_blocking;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::task::JoinSet;
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
 use super::control::{Answer, Call, Control, Request};
-use super::device::{self, Device, Paths};
-use super::{adopt, notify, report};
-use crate::config::resolve::{DevNo, Place, block_device, resolve};
-use crate::config::{self, Config};
+use super::device::{self, Device};
+use super::reload::{Reload, Reloaded};
+use super::start::{Starter, finish, instances, undo};
+use super::{notify, report};
+use crate::config;
 use crate::error::Words;
 use crate::link::{Bell, Doorbells, Link};
-use crate::metadata::Uuid;
-use crate::pair;
 
-/// How often what failed is tried again, and devices made by hand are looked for.
+/// How often what failed is tried again, and devices made by hand are looked for. What has not ended after that time
+/// is late.
 const AGAIN: Duration = Duration::from_secs(5);
+const LATE: &str =
+    "its disks have not answered yet; it is served once they do, and the others meanwhile";
 /// Doorbells that may wait for a device to hear them.
 const BELLS: usize = 64;
+/// How long the end of the daemon waits for a reload's, which may have suspended a device.
+const RELOAD: Duration = Duration::from_secs(10);
 
-pub struct Supervisor {
+/// What a task has come to.
+enum End {
+    Started(Box<config::Device>, Result<Device>),
+    Listed(Vec<InstanceInfo>),
+    /// None: it is no stranger.
+    Adopted(u32, Result<Option<Device>>),
+    Reloaded(Result<Reloaded>, mpsc::Sender<Answer>),
+}
+
+struct Supervisor {
     file: PathBuf,
-    config: Config,
+    starter: Starter,
     /// By name.
     devices: BTreeMap<String, Device>,
+    /// By name.
+    starting: BTreeMap<String, Start>,
     /// Why a configured device is not served.
     failed: BTreeMap<String, String>,
+    /// Instances that are being adopted.
+    adopting: BTreeSet<u32>,
     /// Why an instance could not be adopted so far.
     strangers: BTreeMap<u32, String>,
-    /// Each device hears them for itself: what is done here may take long, or wait for the very I/O
-    /// that a bell rings for.
-    bells: broadcast::Sender<Bell>,
+    /// Nothing else is begun meanwhile.
+    reloading: bool,
+    /// A reload that is still to begin: first those starts shall end that are not late.
+    waiting: Option<mpsc::Sender<Answer>>,
+    ends: mpsc::UnboundedSender<End>,
+}
+
+struct Start {
+    /// What it follows.
+    section: config::Device,
+    late: bool,
 }
 
 /// Serves until it is told to stop. The hardening of the process comes before.
@@ -52,35 +81,41 @@ pub async fn run(file: PathBuf) -> Result<()> {
     let bells = broadcast::Sender::new(BELLS);
     tokio::spawn(listen(bells.clone()));
 
-    let mut all = Supervisor {
-        file,
-        config,
-        devices: BTreeMap::new(),
-        failed: BTreeMap::new(),
-        strangers: BTreeMap::new(),
-        bells,
-    };
-    all.start_missing().await;
-    notify::ready();
+    let (ends, mut ended) = mpsc::unbounded_channel();
+    let starter = Starter { config: Arc::new(config), spares: Default::default(), bells };
+    let mut all = Supervisor::new(file, starter, ends);
     let mut again = interval(AGAIN);
     again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // It certifies that this loop turns: signals and calls are heard, and the drivers, on the same thread, get their turns.
+    // It says nothing of any disk: the others are served while one hangs.
     let mut watchdog = interval(notify::watchdog_interval().unwrap_or(AGAIN));
+    let mut told = false;
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            Some(call) = called.recv() => all.call(call).await,
+            Some(call) = called.recv() => all.call(call),
+            Some(end) = ended.recv() => all.ended(end),
             _ = watchdog.tick() => notify::alive(),
-            _ = again.tick() => {
-                all.start_missing().await;
-                all.adopt().await;
-            }
+            _ = again.tick() => all.again(),
+        }
+        // A start that is late counts as tried, so this is within twice AGAIN.
+        if !told && all.all_tried() {
+            notify::ready();
+            told = true;
         }
     }
     notify::stopping();
-    for device in all.devices.into_values() {
-        device.stop().await;
+    let end_of_reload = async {
+        while all.reloading {
+            let Some(end) = ended.recv().await else { return };
+            all.ended(end);
+        }
+    };
+    if timeout(RELOAD, end_of_reload).await.is_err() {
+        tracing::warn!("a reload is cut off");
     }
+    all.stop(watchdog).await;
     Ok(())
 }
 
@@ -108,275 +143,217 @@ async fn listen(bells: broadcast::Sender<Bell>) {
     }
 }
 
+/// A reason is logged when it changes.
+fn fail(failed: &mut BTreeMap<String, String>, name: &str, why: String) {
+    if failed.insert(name.to_owned(), why.clone()).as_ref() != Some(&why) {
+        tracing::error!("{name} is not served: {why}");
+    }
+}
+
 impl Supervisor {
-    /// Tries every configured device that is not served. A reason is logged when it changes.
-    async fn start_missing(&mut self) {
-        for device in self.config.device.clone() {
-            let name = device.name.get_ref().clone();
-            if self.devices.contains_key(&name) {
+    fn new(file: PathBuf, starter: Starter, ends: mpsc::UnboundedSender<End>) -> Supervisor {
+        Supervisor {
+            file,
+            starter,
+            devices: BTreeMap::new(),
+            starting: BTreeMap::new(),
+            failed: BTreeMap::new(),
+            adopting: BTreeSet::new(),
+            strangers: BTreeMap::new(),
+            reloading: false,
+            waiting: None,
+            ends,
+        }
+    }
+
+    /// Its end is heard in [`Supervisor::ended`].
+    fn begin(&self, task: impl Future<Output = End> + Send + 'static) {
+        let ends = self.ends.clone();
+        tokio::spawn(async move {
+            // Nobody listens any more when the daemon ends.
+            let _ = ends.send(task.await);
+        });
+    }
+
+    fn ended(&mut self, end: End) {
+        match end {
+            End::Started(section, device) => self.started(*section, device),
+            End::Listed(instances) => self.listed(instances),
+            End::Adopted(instance, device) => self.adopted(instance, device),
+            End::Reloaded(done, to) => self.reloaded(done, &to),
+        }
+        self.reload_if_due();
+    }
+
+    /// Tries what is not served.
+    fn again(&mut self) {
+        for (name, start) in &mut self.starting {
+            start.late = true;
+            fail(&mut self.failed, name, LATE.to_owned());
+        }
+        self.reload_if_due();
+        if self.reloading {
+            return;
+        }
+        for device in &self.starter.config.device {
+            let name = device.name.get_ref();
+            if self.devices.contains_key(name) || self.starting.contains_key(name) {
                 continue;
             }
-            match self.start(&device).await {
-                Ok(served) => {
-                    self.failed.remove(&name);
-                    self.devices.insert(name, served);
-                }
-                Err(error) => {
-                    let why = Words(&error).to_string();
-                    if self.failed.insert(name.clone(), why.clone()).as_ref() != Some(&why) {
-                        tracing::error!("{name} is not served: {why}");
-                    }
-                }
+            let start = Start { section: device.clone(), late: false };
+            self.starting.insert(name.clone(), start);
+            let (starter, device) = (self.starter.clone(), Box::new(device.clone()));
+            self.begin(async move {
+                let started = starter.configured(&device).await;
+                End::Started(device, started)
+            });
+        }
+        self.begin(async { End::Listed(instances().await) });
+    }
+
+    fn all_tried(&self) -> bool {
+        let tried = |name| self.devices.contains_key(name) || self.failed.contains_key(name);
+        self.starter.config.device.iter().all(|device| tried(device.name.get_ref()))
+    }
+
+    fn started(&mut self, section: config::Device, device: Result<Device>) {
+        let name = section.name.get_ref();
+        self.starting.remove(name);
+        match device {
+            Ok(device) if self.starter.config.device(name) == Some(&section) => {
+                self.failed.remove(name);
+                self.enter(device);
             }
+            // It took so long that a reload has come between.
+            Ok(device) => drop(tokio::spawn(undo(device))),
+            Err(error) if self.starter.config.device(name).is_some() => {
+                fail(&mut self.failed, name, Words(&error).to_string());
+            }
+            Err(_) => {}
         }
     }
 
-    async fn start(&self, device: &config::Device) -> Result<Device> {
-        self.resolvable(&self.config, &[device.name.get_ref().clone()]).await?;
-        let served = self.open(&self.config, device.name.get_ref(), Paths::of(device)).await?;
-        match served.prepare(device).await {
-            Ok(()) => {
-                finish(&served);
-                Ok(served)
-            }
-            Err(error) => {
-                served.stop().await;
-                Err(error)
-            }
-        }
+    /// Lets it through.
+    fn enter(&mut self, device: Device) {
+        finish(&device);
+        let (handle, policy) = (device.handle.clone(), self.starter.config.policy.clone());
+        // A reload may have come between.
+        tokio::spawn(async move { handle.set_policy(policy).await });
+        self.devices.insert(device.name().to_owned(), device);
     }
 
-    /// Starts to serve, if no other device has a spare with the same label: nobody can tell which of
-    /// the two is the copy. This is found out before anything is written to either.
-    async fn open(&self, config: &Config, name: &str, disks: Paths) -> Result<Device> {
-        let (config, path) = (config.clone(), disks.spare.clone());
-        let (ours, known) = spawn_blocking(move || (Spare::at(&path), spares(&config))).await?;
-        let served = self.devices.values().map(|device| {
-            let (at, label) = (device.target.disks.spare, device.label);
-            (device.name.clone(), Spare { at, label })
-        });
-        for (other, spare) in served.chain(known).filter(|(other, _)| other != name) {
-            let Some(ours) = ours.filter(|ours| ours.label == spare.label) else { continue };
-            ensure!(
-                ours.at != spare.at,
-                "its spare is the one of {other}; remove the device, or give it a spare of its own"
-            );
-            bail!(
-                "its spare and that of {other} have one label, {}: one is a copy of the other; find \
-                 out which, and format that one anew or take it out of the configuration",
-                ours.label
-            );
-        }
-        Device::open(name, disks, self.config.policy.clone(), self.bells.subscribe()).await
-    }
-
-    /// The paths of these devices lead to block devices that are in no other use.
-    async fn resolvable(&self, config: &Config, names: &[String]) -> Result<()> {
-        let (config, names) = (config.clone(), names.to_vec());
-        spawn_blocking(move || {
-            let found = resolve(&config, Place::of);
-            let wanted = found.into_iter().filter(|(d, _)| names.contains(d.name.get_ref()));
-            wanted.into_iter().try_for_each(|(_, found)| found.map(drop))
-        })
-        .await?
-        .map_err(Into::into)
-    }
-
-    /// A device made by hand, on disks that carry a label, is served like any other. A reason against it
-    /// is logged when it changes.
-    async fn adopt(&mut self) {
-        let Ok(mut link) = Link::open().await else { return };
-        let Ok(messages) = link.request(&KernelRequest::InstanceGet).await else { return };
-        let instances: Vec<InstanceInfo> = messages
-            .into_iter()
-            .filter_map(|message| match message {
-                Message::Instance(info) => Some(info),
-                _ => None,
-            })
-            .collect();
+    fn listed(&mut self, instances: Vec<InstanceInfo>) {
         self.strangers.retain(|known, _| instances.iter().any(|info| info.instance == *known));
         for info in instances {
-            if self.serves(&info) {
+            if self.reloading || self.serves(&info) || !self.adopting.insert(info.instance) {
                 continue;
             }
-            match self.adopt_one(&info).await {
-                Ok(device) => {
-                    tracing::info!("{}: adopted", device.name);
-                    self.devices.insert(device.name.clone(), device);
-                }
-                Err(error) => {
-                    let why = Words(&error).to_string();
-                    let before = self.strangers.insert(info.instance, why.clone());
-                    if before.as_ref() != Some(&why) {
-                        tracing::error!("instance {} is not adopted: {why}", info.instance);
-                    }
-                }
-            }
+            let starter = self.starter.clone();
+            self.begin(async move {
+                let adopted = starter.stranger(&info).await;
+                End::Adopted(info.instance, adopted)
+            });
         }
     }
 
     fn serves(&self, info: &InstanceInfo) -> bool {
         let is = |device: &Device| {
-            let disks = device.target.disks;
+            let disks = device.handle.target.disks;
             (disks.data.wire(), disks.spare.wire()) == (info.data_dev, info.spare_dev)
         };
         self.devices.values().any(is)
     }
 
-    async fn adopt_one(&self, info: &InstanceInfo) -> Result<Device> {
-        let numbers = [info.dm_dev, info.data_dev, info.spare_dev];
-        let found = spawn_blocking(move || adopt::find(numbers)).await??;
-        ensure!(!self.devices.contains_key(&found.name), "{} is served already", found.name);
-        if let Some(why) = self.failed.get(&found.name) {
-            bail!("{} is configured, and not served: {why}", found.name);
+    fn adopted(&mut self, instance: u32, device: Result<Option<Device>>) {
+        self.adopting.remove(&instance);
+        match device {
+            Ok(None) => {}
+            Ok(Some(device)) => {
+                tracing::info!("{}: adopted", device.name());
+                self.devices.insert(device.name().to_owned(), device);
+            }
+            Err(error) => {
+                let why = Words(&error).to_string();
+                if self.strangers.insert(instance, why.clone()).as_ref() != Some(&why) {
+                    tracing::error!("instance {instance} is not adopted: {why}");
+                }
+            }
         }
-        self.open(&self.config, &found.name, found.disks).await
     }
 
-    async fn call(&mut self, (request, to): Call) {
+    fn call(&mut self, (request, to): Call) {
         match request {
             Request::Status {} => {
-                let askers = self.devices.values().map(Device::asker).collect();
-                tokio::spawn(report::status(askers, self.failed.clone(), to));
+                let served = self.devices.values().map(|device| device.handle.clone()).collect();
+                tokio::spawn(report::status(served, self.failed.clone(), to));
             }
             Request::List { device } => match self.devices.get(&device) {
-                Some(device) => drop(tokio::spawn(report::list(device.asker(), to))),
+                Some(device) => drop(tokio::spawn(report::list(device.handle.clone(), to))),
                 None => {
                     let names: Vec<&str> = self.devices.keys().map(String::as_str).collect();
                     let why = format!("no device {device:?} is served; there is {names:?}");
                     let _ = to.try_send(Answer::Error(why));
                 }
             },
-            Request::Reload {} => {
-                notify::reloading();
-                let answer = match self.reload().await {
-                    Ok(()) => Answer::Done,
-                    Err(error) => Answer::Error(format!("nothing was changed: {}", Words(&error))),
-                };
-                notify::ready();
-                let _ = to.try_send(answer);
-            }
+            Request::Reload {} => self.reload(to),
         }
     }
 
-    /// All of the new configuration, or none of it. A device that it no longer names is served on,
-    /// until it is removed.
-    async fn reload(&mut self) -> Result<()> {
-        let next = device::load(self.file.clone()).await?;
-        ensure!(
-            next.daemon == self.config.daemon,
-            "[daemon] has changed; that takes a restart of the daemon"
-        );
-        let (mut new, mut changed) = (Vec::new(), Vec::new());
-        for device in &next.device {
-            let name = device.name.get_ref();
-            match (self.devices.get(name), self.config.device(name)) {
-                (None, _) => new.push(device),
-                (Some(_), Some(old))
-                    if (&old.data, &old.spare) != (&device.data, &device.spare) =>
-                {
-                    let reason = format!("the disks of {name:?} have changed while it is served");
-                    let remedy = "remove the device first, or give the new one another name";
-                    bail!(next.source.diagnose(device.name.span(), reason, remedy));
-                }
-                (Some(served), old) if old != Some(device) => changed.push((served, device)),
-                _ => {}
-            }
+    /// One at a time.
+    fn reload(&mut self, to: mpsc::Sender<Answer>) {
+        if std::mem::replace(&mut self.reloading, true) {
+            let why = "nothing was changed: a reload is under way; try again when it has ended";
+            let _ = to.try_send(Answer::Error(why.to_owned()));
+            return;
         }
-        let names: Vec<String> = new.iter().map(|device| device.name.get_ref().clone()).collect();
-        self.resolvable(&next, &names).await?;
-        let mut started: Vec<Device> = Vec::new();
-        for device in new {
-            if let Err(error) = self.begin(&next, device, &mut started).await {
+        notify::reloading();
+        self.waiting = Some(to);
+        self.reload_if_due();
+    }
+
+    fn reload_if_due(&mut self) {
+        if !self.starting.values().all(|start| start.late) {
+            return;
+        }
+        let Some(to) = self.waiting.take() else { return };
+        let served = self.devices.iter();
+        let starting = self.starting.iter();
+        let reload = Reload {
+            file: self.file.clone(),
+            starter: self.starter.clone(),
+            served: served.map(|(name, device)| (name.clone(), device.handle.clone())).collect(),
+            starting: starting.map(|(name, start)| (name.clone(), start.section.clone())).collect(),
+        };
+        self.begin(async move { End::Reloaded(reload.run().await, to) });
+    }
+
+    fn reloaded(&mut self, done: Result<Reloaded>, to: &mpsc::Sender<Answer>) {
+        self.reloading = false;
+        let answer = match done {
+            Ok(Reloaded { config, started }) => {
+                self.failed.retain(|name, _| config.device(name).is_some());
+                self.starter.config = config;
                 for device in started {
-                    undo(device).await;
+                    self.failed.remove(device.name());
+                    self.enter(device);
                 }
-                return Err(error.context(device.name.get_ref().clone()));
+                tracing::info!("the configuration was reloaded");
+                Answer::Done
+            }
+            Err(error) => Answer::Error(format!("nothing was changed: {}", Words(&error))),
+        };
+        notify::ready();
+        let _ = to.try_send(answer);
+    }
+
+    /// All at once: one whose disk hangs must not keep the others from being closed.
+    async fn stop(self, mut watchdog: Interval) {
+        let mut last: JoinSet<()> = self.devices.into_values().map(Device::stop).collect();
+        while !last.is_empty() {
+            tokio::select! {
+                _ = last.join_next() => {}
+                _ = watchdog.tick() => notify::alive(),
             }
         }
-        let mut before = Vec::new();
-        for (served, device) in changed {
-            match served.change(device).await {
-                Ok(lines) => before.push((served, lines)),
-                Err(error) => {
-                    for (served, lines) in before {
-                        if let Err(error) = served.change_back(lines).await {
-                            tracing::error!("{}: {}", served.name, Words(&error));
-                        }
-                    }
-                    for device in started {
-                        undo(device).await;
-                    }
-                    return Err(error.context(format!("{}: its options", served.name)));
-                }
-            }
-        }
-        for device in started {
-            finish(&device);
-            self.failed.remove(&device.name);
-            self.devices.insert(device.name.clone(), device);
-        }
-        for served in self.devices.values() {
-            served.set_policy(next.policy.clone()).await?;
-        }
-        self.failed.retain(|name, _| next.device(name).is_some());
-        self.config = next;
-        tracing::info!("the configuration was reloaded");
-        Ok(())
     }
-
-    async fn begin(
-        &self,
-        config: &Config,
-        device: &config::Device,
-        started: &mut Vec<Device>,
-    ) -> Result<()> {
-        let served = self.open(config, device.name.get_ref(), Paths::of(device)).await?;
-        let prepared = served.prepare(device).await;
-        match prepared {
-            Ok(()) => started.push(served),
-            Err(_) => served.stop().await,
-        }
-        prepared
-    }
-}
-
-/// A spare that carries a label.
-#[derive(Clone, Copy)]
-struct Spare {
-    at: DevNo,
-    label: Uuid,
-}
-
-impl Spare {
-    fn at(path: &Path) -> Option<Spare> {
-        Some(Spare { at: block_device(path).ok()?, label: pair::label(path)? })
-    }
-}
-
-/// The spares of a configuration, those left out whose paths are wrong: the same disk under another path
-/// is no copy.
-fn spares(config: &Config) -> Vec<(String, Spare)> {
-    let found = resolve(config, Place::of).into_iter().filter(|(_, disks)| disks.is_ok());
-    found
-        .filter_map(|(d, _)| Some((d.name.get_ref().clone(), Spare::at(d.spare.get_ref())?)))
-        .collect()
-}
-
-/// Lets I/O through; nobody waits for it, because udev may.
-fn finish(device: &Device) {
-    let (name, resumed) = (device.name.clone(), device.resume());
-    tokio::spawn(async move {
-        match resumed.await.context("its device node is not there") {
-            Ok(()) => tracing::info!("{name}: ready"),
-            Err(error) => tracing::error!("{name}: {}", Words(&error)),
-        }
-    });
-}
-
-async fn undo(device: Device) {
-    if let Err(error) = device.remove().await {
-        tracing::warn!("{}: {}", device.name, Words(&error));
-    }
-    device.stop().await;
 }

@@ -15,6 +15,7 @@ mod fuzz;
 mod geometry;
 mod half_formatted;
 mod harness;
+mod hung;
 mod injected;
 mod killed;
 mod kunit;
@@ -68,6 +69,7 @@ const TABLES: &[&[Case]] = &[
     half_formatted::CASES,
     config::CASES,
     reload::CASES,
+    hung::CASES,
     superblocks::CASES,
     scattered::CASES,
     poison::CASES,

@@ -32,7 +32,11 @@ pub fn program() -> Result<PathBuf> {
 
 impl Daemon {
     pub fn start(config: &Path) -> Result<Self> {
-        Self::spawn(config, Path::new(LOGS), Path::new("/"), &[])
+        Self::start_in_env(config, &[])
+    }
+
+    pub fn start_in_env(config: &Path, env: &[(&str, &str)]) -> Result<Self> {
+        Self::spawn(config, Path::new(LOGS), Path::new("/"), env)
     }
 
     /// It works in `dir` and logs there, what it is refused too.

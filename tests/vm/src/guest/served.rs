@@ -93,8 +93,13 @@ impl Served {
 
     /// Likewise, but only the first `count` devices must be served, and are taken down.
     pub fn start_first(count: usize) -> Result<Self> {
+        Self::start_in_env(count, &[])
+    }
+
+    /// Likewise, with this in its environment.
+    pub fn start_in_env(count: usize, env: &[(&str, &str)]) -> Result<Self> {
         super::modprobe("dm-mod", &[])?;
-        let daemon = Daemon::start(config_path())?;
+        let daemon = Daemon::start_in_env(config_path(), env)?;
         let devices = (0..count).map(|index| Device::existing(&name(index))).collect();
         let served = Served { devices, daemon };
         served.until_ready()?;
