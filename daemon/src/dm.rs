@@ -68,6 +68,22 @@ impl Table {
             && words.next() == Some(data.to_string().as_str())
             && words.next() == Some(spare.to_string().as_str())
     }
+
+    /// What the kernel shows under this name is of the same disks: somebody may have removed the device, and given its name
+    /// to another.
+    fn own<'a>(
+        &self,
+        name: &str,
+        lines: impl IntoIterator<Item = &'a Line>,
+    ) -> Result<(), MapperError> {
+        match lines.into_iter().find(|line| !self.is_of(line)) {
+            None => Ok(()),
+            Some((_, _, target, parameters)) => {
+                let found = format!("{target} {parameters}");
+                Err(MapperError::Foreign { name: name.to_owned(), found })
+            }
+        }
+    }
 }
 
 pub struct Mapper {
@@ -92,10 +108,7 @@ impl Mapper {
         }
         let id = DevId::Name(id);
         let (active, inactive) = (self.table(&id, false)?, self.table(&id, true)?);
-        if let Some(line) = active.iter().chain(&inactive).find(|line| !table.is_of(line)) {
-            let found = format!("{} {}", line.2, line.3);
-            return Err(MapperError::Foreign { name: name.to_owned(), found });
-        }
+        table.own(name, active.iter().chain(&inactive))?;
         if active.is_empty() && inactive.is_empty() {
             let loaded = self.dm.table_load(&id, &table.lines(), DmOptions::default());
             loaded.map_err(fail("load the table of")).inspect_err(|_| {
@@ -122,6 +135,7 @@ impl Mapper {
     /// served meanwhile. Returns what was in place, which [`Mapper::replace`] puts back.
     pub fn reload(&self, name: &str, table: &Table) -> Result<Lines, MapperError> {
         let before = self.table(&DevId::Name(dm_name(name)?), false)?;
+        table.own(name, &before)?;
         self.replace(name, &table.lines())?;
         Ok(before)
     }

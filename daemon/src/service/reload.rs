@@ -2,16 +2,19 @@
 //! removed. It is a task of its own: it waits for disks, and for the I/O of the devices whose options change.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::device::{self, Device, Handle};
 use super::start::{Starter, undo};
-use crate::config::{self, Config};
+use crate::config::resolve::{Disks, Place, resolve};
+use crate::config::{self, Config, Diagnostic};
 use crate::dm::Lines;
 use crate::error::Words;
 
@@ -41,6 +44,7 @@ impl Reload {
             "[daemon] has changed; that takes a restart of the daemon"
         );
         let next = Arc::new(next);
+        self.same_disks(next.clone()).await?;
         let new = self.new_devices(&next)?;
         let mut started = Vec::new();
         for device in new {
@@ -62,22 +66,20 @@ impl Reload {
         Ok(Reloaded { config: next, started })
     }
 
+    async fn same_disks(&self, next: Arc<Config>) -> Result<()> {
+        let served = self.served.iter();
+        let served = served.map(|(name, handle)| (name.clone(), handle.target.disks)).collect();
+        let former = self.starter.config.clone();
+        Ok(spawn_blocking(move || same_disks(&next, &former, &served, Place::of)).await??)
+    }
+
     /// A start that is under way goes on if its section stays as it is.
     fn new_devices<'a>(&self, next: &'a Config) -> Result<Vec<&'a config::Device>> {
         let mut new = Vec::new();
         for device in &next.device {
             let name = device.name.get_ref();
             match self.starting.get(name) {
-                _ if self.served.contains_key(name) => {
-                    let former = self.starter.config.device(name);
-                    if former.is_some_and(|f| (&f.data, &f.spare) != (&device.data, &device.spare))
-                    {
-                        let reason =
-                            format!("the disks of {name:?} have changed while it is served");
-                        let remedy = "remove the device first, or give the new one another name";
-                        bail!(next.source.diagnose(device.name.span(), reason, remedy));
-                    }
-                }
+                _ if self.served.contains_key(name) => {}
                 None => new.push(device),
                 Some(before) if before == device => {}
                 Some(_) => bail!(
@@ -125,8 +127,94 @@ impl Reload {
     }
 }
 
+/// Nobody exchanges the disks of a device that is served, in however many steps: its mappings are of no use on others. A
+/// link to its disk may be gone meanwhile, if it is the one that was there.
+fn same_disks(
+    next: &Config,
+    former: &Config,
+    served: &BTreeMap<String, Disks>,
+    lookup: impl Fn(&Path) -> io::Result<Place>,
+) -> Result<(), Diagnostic> {
+    for (device, found) in resolve(next, &lookup) {
+        let name = device.name.get_ref();
+        let Some(disks) = served.get(name) else { continue };
+        let unchanged = || {
+            former
+                .device(name)
+                .is_some_and(|f| (&f.data, &f.spare) == (&device.data, &device.spare))
+        };
+        let gone =
+            || [&device.data, &device.spare].iter().any(|path| lookup(path.get_ref()).is_err());
+        match found {
+            Ok(found) if found == *disks => {}
+            Ok(_) => {
+                let reason = format!("the disks of {name:?} have changed while it is served");
+                let remedy = "remove the device first, or give the new one another name";
+                return Err(next.source.diagnose(device.name.span(), reason, remedy));
+            }
+            Err(_) if unchanged() && gone() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 async fn undo_all(started: Vec<Device>) {
     for device in started {
         undo(device).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::resolve::DevNo;
+
+    fn at(minor: u32) -> DevNo {
+        DevNo { major: 8, minor }
+    }
+
+    /// `/dev/N`, and an alias of `/dev/2`.
+    fn lookup(path: &Path) -> io::Result<Place> {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let minor = if name == "alias" { Ok(2) } else { name.parse() };
+        let at = at(minor.map_err(|_| io::Error::from(io::ErrorKind::NotFound))?);
+        Ok(Place { at, on: [at].into() })
+    }
+
+    fn config(devices: &[(&str, &str, &str)]) -> Config {
+        let section = |(name, data, spare): &(&str, &str, &str)| {
+            format!(
+                "[[device]]\nname = \"{name}\"\ndata = \"/dev/{data}\"\nspare = \"/dev/{spare}\"\n"
+            )
+        };
+        let text: String = devices.iter().map(section).collect();
+        Config::parse(Path::new("c.toml"), &text).expect("parses")
+    }
+
+    /// A device that was taken out of the file is served on. It came back with another spare, and the reload said that all
+    /// was done: the operator believed the new spare to be in use.
+    #[test]
+    fn the_disks_of_a_served_device_are_not_exchanged_in_one_step_or_two() {
+        let served = [("d".to_owned(), Disks { data: at(1), spare: at(2) })].into();
+        let refused = |former: &Config, next: &[(&str, &str, &str)]| {
+            same_disks(&config(next), former, &served, lookup).err().map(|e| e.to_string())
+        };
+        let (present, taken_out) = (config(&[("d", "1", "2")]), config(&[]));
+        for former in [&present, &taken_out] {
+            let error = refused(former, &[("d", "1", "3")]).expect("another spare");
+            assert!(
+                error.contains("the disks of \"d\" have changed while it is served"),
+                "{error}"
+            );
+            assert!(refused(former, &[("d", "1", "gone")]).expect("none").contains("/dev/gone: "));
+            assert_eq!(refused(former, &[("d", "1", "2")]), None);
+            assert_eq!(refused(former, &[("d", "1", "alias")]), None);
+            assert_eq!(refused(former, &[]), None);
+        }
+        let link_gone = config(&[("d", "1", "gone")]);
+        assert_eq!(refused(&link_gone, &[("d", "1", "gone")]), None);
+        let error = refused(&present, &[("e", "5", "alias"), ("d", "1", "2")]).expect("used twice");
+        assert!(error.contains("already the spare of \"e\""), "{error}");
     }
 }

@@ -145,11 +145,11 @@ fn named(config: &Config) -> Vec<(String, PathBuf)> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
     use super::*;
 
-    static HUNG: Mutex<()> = Mutex::new(());
+    static HUNG: AtomicBool = AtomicBool::new(true);
     static READS: AtomicU32 = AtomicU32::new(0);
 
     fn spare(minor: u32, label: u8) -> Spare {
@@ -159,7 +159,9 @@ mod tests {
     fn read(path: &Path) -> Option<Spare> {
         if path == Path::new("/hung") {
             READS.fetch_add(1, Ordering::SeqCst);
-            drop(HUNG.lock());
+            while HUNG.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
         }
         Some(spare(1, 1))
     }
@@ -168,7 +170,6 @@ mod tests {
     #[tokio::test]
     async fn one_thread_waits_for_a_disk_that_hangs_and_nobody_else_does_for_long() {
         let spares = Spares { known: Arc::default(), read, patience: Duration::from_millis(20) };
-        let hung = HUNG.lock().expect("free");
         for _ in 0..3 {
             let error = spares.label(Path::new("/hung")).await.expect_err("it hangs").to_string();
             assert_eq!(error, "the spare /hung has not answered a read for 0 s");
@@ -176,7 +177,7 @@ mod tests {
         assert_eq!(READS.load(Ordering::SeqCst), 1);
         let patient = Spares { patience: Duration::from_secs(60), ..spares };
         assert_eq!(patient.label(Path::new("/good")).await.expect("answers"), Some(spare(1, 1)));
-        drop(hung);
+        HUNG.store(false, Ordering::SeqCst);
         assert_eq!(patient.label(Path::new("/hung")).await.expect("answers"), Some(spare(1, 1)));
     }
 
