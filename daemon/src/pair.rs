@@ -81,6 +81,17 @@ pub fn not_overwritten(disk: &mut BlockDevice, path: &Path) -> Result<()> {
     }
 }
 
+/// Nobody else's, that is. `what` is done if it is forced.
+pub fn holds_nothing(disk: &mut BlockDevice, path: &Path, what: &str) -> Result<()> {
+    match signature::recognise(disk) {
+        None => Ok(()),
+        Some(found) => bail!(
+            "{} seems to hold {found}; if nothing needs it, {what} with --force",
+            path.display()
+        ),
+    }
+}
+
 /// What `format` asks for.
 #[derive(Debug)]
 pub struct Request {
@@ -98,11 +109,8 @@ pub fn format(request: &Request) -> Result<Superblock> {
     let mut disk = open_exclusive(spare)?;
     let same_number = data.number().is_some() && data.number() == disk.number();
     ensure!(!same_path && !same_number, "data and spare are the same disk; give two");
-    if let Some(found) = signature::recognise(&mut disk).filter(|_| !force) {
-        bail!(
-            "{} seems to hold {found}; if nothing needs it, format with --force",
-            spare.display()
-        );
+    if !force {
+        holds_nothing(&mut disk, spare, "format")?;
     }
     let block = block(&data, &disk);
     let request = Format {

@@ -73,13 +73,18 @@ enum Command {
         json: bool,
     },
     /// Write a dump's metadata to the spare it was made of
+    ///
+    /// What was mapped after the dump was made is stale or lost.
     Restore {
         spare: PathBuf,
         /// What `dump` wrote
         dump: PathBuf,
-        /// Overwrite the label that is there
+        /// Overwrite what the spare holds
         #[arg(long)]
         force: bool,
+        /// Use another spare, because that one is lost: what was mapped is an error until it is written again
+        #[arg(long)]
+        other_spare: bool,
     },
 }
 
@@ -99,7 +104,9 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
             offline::repair(&spare, take_over, accept_unreadable_tail)
         }
         Some(Command::Dump { spare, .. }) => offline::dump(&spare),
-        Some(Command::Restore { spare, dump, force }) => offline::restore(&spare, &dump, force),
+        Some(Command::Restore { spare, dump, force, other_spare }) => {
+            offline::restore(&spare, &dump, force, other_spare)
+        }
     }
 }
 

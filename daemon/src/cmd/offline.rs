@@ -74,12 +74,20 @@ pub fn dump(spare: &Path) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-pub fn restore(spare: &Path, dump: &Path, force: bool) -> Result<ExitCode> {
+pub fn restore(spare: &Path, dump: &Path, force: bool, other: bool) -> Result<ExitCode> {
     let place = dump.display().to_string();
     let file = File::open(dump).with_context(|| place.clone())?;
-    let dump: Dump = serde_json::from_reader(BufReader::new(file)).context(place)?;
+    let mut dump: Dump = serde_json::from_reader(BufReader::new(file)).context(place)?;
     let mut disk = pair::open_exclusive(spare)?;
     let identity = pair::identity(&disk);
+    if !force {
+        pair::holds_nothing(&mut disk, spare, "restore")?;
+    }
+    match other {
+        true => dump = dump.for_another(&disk, identity.clone())?,
+        // It would be served with slots that hold bytes of somebody else.
+        false => pair::not_overwritten(&mut disk, spare)?,
+    }
     let nonce = u64::from_ne_bytes(pair::random()?);
     let restored = metadata::restore(&mut disk, &dump, identity, nonce, force);
     let restored = restored.with_context(|| spare.display().to_string())?;

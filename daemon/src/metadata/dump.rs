@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::check::read;
-use super::device::Disk;
+use super::device::{Disk, unit};
 use super::error::Error;
 use super::format::{Format, format_with};
 use super::identity::Identity;
@@ -11,7 +11,7 @@ use super::layout::Geometry;
 use super::recover::Findings;
 use super::superblock::Superblock;
 use super::uuid::Uuid;
-use crate::table::{Change, Extent, Table};
+use crate::table::{Change, Extent, Kind, Table};
 use crate::units::{Sectors, Slot};
 
 /// The version of the field names below.
@@ -64,8 +64,27 @@ pub fn dump<D: Disk>(disk: &mut D) -> Result<Dump, Error> {
     Ok(Dump::of(&superblock, &recovered.table, recovered.sequence))
 }
 
-/// Formats the disk with the table of a dump. It is meant for the spare the dump was made of, whose
-/// slots still hold the data; `spare` is the identity it has now. `nonce` has never been used.
+impl Dump {
+    /// The same for another spare, which has this identity. What was mapped is lost with the slots, and an error until it
+    /// is written again: the data disk is stale there.
+    pub fn for_another<D: Disk>(mut self, disk: &D, spare: Identity) -> Result<Dump, Error> {
+        self.geometry = Geometry::plan(disk.size(), unit(disk)?)?;
+        self.spare = spare;
+        self.retired.clear();
+        let mut free = self.geometry.slots;
+        for extent in &mut self.extents {
+            if extent.kind.slot().is_some() {
+                extent.kind = Kind::PoisonSlot(free);
+                free =
+                    free + extent.len.min(self.geometry.slot_sectors).round_up(self.geometry.unit);
+            }
+        }
+        Ok(self)
+    }
+}
+
+/// Formats the disk with the table of a dump. It must be the spare the dump was made of, whose slots
+/// still hold the data; `spare` is the identity it has now. `nonce` has never been used.
 pub fn restore<D: Disk>(
     disk: &mut D,
     dump: &Dump,
@@ -76,6 +95,12 @@ pub fn restore<D: Disk>(
     if dump.version != VERSION {
         let version = dump.version;
         return Err(Error::Unstorable(format!("dump version {version}, known is {VERSION}")));
+    }
+    dump.spare.admit(&spare).map_err(|why| Error::NotTheDumps { why: why.to_string() })?;
+    if Geometry::plan(disk.size(), unit(disk)?)? != dump.geometry {
+        let why =
+            "its areas would lie elsewhere; attach it as it was when it was dumped".to_owned();
+        return Err(Error::NotTheDumps { why });
     }
     let request = Format {
         label: dump.label,

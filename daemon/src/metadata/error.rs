@@ -27,6 +27,10 @@ pub enum Error {
         "the {disk} shows nothing but its size to know it by; format with --weak-identity if no disk of the same size can take its place"
     )]
     Weak { disk: &'static str },
+    #[error(
+        "this spare is not the one the dump was made of: {why}; if that one is lost, restore with --other-spare, and what was mapped is an error until it is written again"
+    )]
+    NotTheDumps { why: String },
     #[error("cannot be stored: {0}")]
     Unstorable(String),
 

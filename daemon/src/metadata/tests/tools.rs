@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::metadata::format::format_with;
-use crate::metadata::{Dump, check, dump, restore};
+use crate::metadata::{Dump, check, dump, identify, restore};
 
 #[test]
 fn a_dump_restores_the_table_the_label_and_the_sequence() {
@@ -62,6 +62,47 @@ fn a_dump_that_does_not_fit_is_refused() {
     for bad in [twice, outside, shared, newer] {
         let error = restore(&mut RamDisk::new(SPARE), &bad, spare_disk(), 7, false).unwrap_err();
         assert!(error.to_string().starts_with("cannot be stored"), "{error}");
+    }
+}
+
+/// The remedy of nearly every fatal error is a dump. Restored to a new disk it made a spare that was served: each mapped
+/// sector read as what that disk held there, without an error.
+#[test]
+fn a_dump_is_for_the_spare_it_was_made_of() {
+    let dumped = dump(&mut used().close().unwrap()).unwrap();
+    let other = Identity::new(Sectors(SPARE)).with(Fact::Serial, "OTHER");
+    let refused = |disk: &mut RamDisk, dumped: &Dump, identity: &Identity| {
+        let error = restore(disk, dumped, identity.clone(), 7, true).unwrap_err().to_string();
+        assert!(identify(disk).is_err(), "it was written to");
+        assert!(error.starts_with("this spare is not the one the dump was made of: "), "{error}");
+        error
+    };
+    let error = refused(&mut RamDisk::new(SPARE), &dumped, &other);
+    assert!(error.contains("its serial number is \"OTHER\""), "{error}");
+    let mut coarse = RamDisk::new(SPARE);
+    coarse.physical = 16384;
+    assert!(refused(&mut coarse, &dumped, &spare_disk()).contains("would lie elsewhere"));
+
+    // Where the spare is lost, what it held is an error, and no place is thought to be bad that is not.
+    for disk in [RamDisk::new(SPARE), coarse] {
+        let moved = dumped.clone().for_another(&disk, other.clone()).unwrap();
+        let mut disk = disk;
+        restore(&mut disk, &moved, other.clone(), 7, false).unwrap();
+        let (store, _) = Store::open(disk, &Expect { spare: other.clone(), ..expect() }).unwrap();
+        let places = |kind: fn(Kind) -> bool| {
+            let found = dumped.extents.iter().filter(move |extent| kind(extent.kind));
+            found.map(|extent| (extent.start, extent.len)).collect::<Vec<_>>()
+        };
+        let lost: Vec<_> = store
+            .table()
+            .extents()
+            .filter(|extent| matches!(extent.kind, Kind::PoisonSlot(_)))
+            .map(|extent| (extent.start, extent.len))
+            .collect();
+        assert_eq!(lost, places(|kind| kind.slot().is_some()));
+        assert!(!lost.is_empty());
+        assert_eq!(store.table().len(), dumped.extents.len());
+        assert_eq!(store.table().retired().count(), 0);
     }
 }
 
