@@ -1,5 +1,8 @@
 //! What the service manager is told; where there is none, nothing happens.
 
+use std::io;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -29,7 +32,35 @@ pub fn watchdog_interval() -> Option<Duration> {
 }
 
 fn send(state: &[NotifyState]) {
-    if let Err(error) = sd_notify::notify(state) {
+    let Some(manager) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let text: String = state.iter().map(|line| format!("{line}\n")).collect();
+    if let Err(error) = tell(Path::new(&manager), &text) {
         tracing::warn!("the service manager is not told {state:?}: {error}");
+    }
+}
+
+/// Never waits: the manager may wait for a device that is served here.
+fn tell(manager: &Path, text: &str) -> io::Result<()> {
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    socket.connect(manager)?;
+    socket.send(text.as_bytes()).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manager_that_does_not_listen_is_not_waited_for() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("notify");
+        let manager = UnixDatagram::bind(&path).expect("bound");
+        tell(&path, "READY=1\n").expect("there is room");
+        let mut buf = [0; 64];
+        let len = manager.recv(&mut buf).expect("received");
+        assert_eq!(&buf[..len], b"READY=1\n");
+        let full = (0..1 << 20).find_map(|_| tell(&path, "WATCHDOG=1\n").err());
+        assert_eq!(full.expect("no room").kind(), io::ErrorKind::WouldBlock);
     }
 }
