@@ -140,7 +140,7 @@ async fn attend(stream: UnixStream, calls: &mpsc::Sender<Call>) -> anyhow::Resul
         let request = match understand(&line?) {
             Ok(request) => request,
             Err(refusal) => {
-                lines.send(serde_json::to_string(&refusal)?).await?;
+                say(&mut lines, &refusal).await?;
                 continue;
             }
         };
@@ -149,14 +149,19 @@ async fn attend(stream: UnixStream, calls: &mpsc::Sender<Call>) -> anyhow::Resul
         let mut ended = false;
         while let Some(answer) = answers.recv().await {
             ended = answer == Answer::Done || matches!(answer, Answer::Error(_));
-            timeout(PATIENCE, lines.send(serde_json::to_string(&answer)?)).await??;
+            say(&mut lines, &answer).await?;
         }
         if !ended {
             let gave_up = Answer::Error("the daemon gave the request up".to_owned());
-            lines.send(serde_json::to_string(&gave_up)?).await?;
+            say(&mut lines, &gave_up).await?;
         }
     }
     Ok(())
+}
+
+/// A client that does not listen has its place for so long only.
+async fn say(lines: &mut Framed<UnixStream, LinesCodec>, answer: &Answer) -> anyhow::Result<()> {
+    Ok(timeout(PATIENCE, lines.send(serde_json::to_string(answer)?)).await??)
 }
 
 #[cfg(test)]
