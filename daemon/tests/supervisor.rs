@@ -66,6 +66,11 @@ async fn calls_and_signals_are_heard_while_a_reload_hangs() {
     fs::write(&file, &text).expect("written");
     assert_eq!(answered(other).await, "done");
 
+    // It ended the daemon, with the spares left open.
+    fs::remove_file(&file).expect("removed");
+    raise(Signal::SIGHUP).expect("sent");
+    assert_eq!(answered(asked(&socket, Request::Status {})).await, "done");
+
     raise(Signal::SIGTERM).expect("sent");
     timeout(LIMIT, daemon).await.expect("its end").expect("no panic").expect("well");
 }

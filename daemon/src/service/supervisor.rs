@@ -75,6 +75,7 @@ pub async fn run(file: PathBuf) -> Result<()> {
     let config = device::load(file.clone()).await?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let control = Control::open(&config.daemon.control_socket)?;
     let (calls, mut called) = mpsc::channel(1);
     tokio::spawn(control.serve(calls));
@@ -94,6 +95,7 @@ pub async fn run(file: PathBuf) -> Result<()> {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            _ = hangup.recv() => all.reload(answer_in_the_log()),
             Some(call) = called.recv() => all.call(call),
             Some(end) = ended.recv() => all.ended(end),
             _ = watchdog.tick() => notify::alive(),
@@ -117,6 +119,17 @@ pub async fn run(file: PathBuf) -> Result<()> {
     }
     all.stop(watchdog).await;
     Ok(())
+}
+
+/// For a reload that a signal asks for.
+fn answer_in_the_log() -> mpsc::Sender<Answer> {
+    let (to, mut answer) = mpsc::channel(1);
+    tokio::spawn(async move {
+        if let Some(Answer::Error(why)) = answer.recv().await {
+            tracing::error!("{why}");
+        }
+    });
+    to
 }
 
 /// Passes doorbells on.
