@@ -84,6 +84,68 @@ fn wrong_keys_and_types_name_their_place() {
     refuses("/run/x.sock", "x.sock", "2:1", "no place for a socket");
 }
 
+/// The least and the most of each number.
+const LIMITS: &[(&str, i64, i64)] = &[
+    ("read_retries", 0, 100),
+    ("place_attempts", 1, 100),
+    ("breaker_faults", 1, 1_000_000),
+    ("breaker_window", 1, 86_400),
+    ("breaker_pause", 10, 3_600_000),
+    ("spare_low_percent", 0, 100),
+    ("hold_deadline_ms", 1, 119_000),
+    ("ready_deadline_ms", 1, 119_000),
+    ("max_held_bios", 1, 65_536),
+    ("max_held_kib", 1, 4_194_304),
+];
+/// What each text may not be.
+const TEXTS: &[(&str, &str)] =
+    &[("control_socket", "x.sock"), ("name", "a/b"), ("data", "sda"), ("spare", "")];
+
+#[test]
+fn every_documented_key_has_a_type_and_bounds() {
+    // The example device is in force, too.
+    let lines: Vec<&str> = DOCUMENTED
+        .lines()
+        .map(|line| line.strip_prefix('#').filter(|l| !l.starts_with(' ')).unwrap_or(line))
+        .collect();
+    let keys = lines.iter().filter_map(|line| Some(line.split_once(" = ")?.0));
+    let keys: Vec<&str> = keys.filter(|key| !key.starts_with('#')).collect();
+    let with = |key: &str, value: &str| {
+        let begins = format!("{key} = ");
+        let line = lines.iter().position(|line| line.starts_with(&begins)).expect("documented");
+        let mut lines = lines.clone();
+        let set = format!("{begins}{value}");
+        lines[line] = &set;
+        (line + 1, parse(&lines.join("\n")).map(drop).map_err(|error| error.to_string()))
+    };
+    let refused = |key: &str, value: &str, words: &str| {
+        let (line, result) = with(key, value);
+        let said = result.expect_err(value);
+        assert!(said.starts_with(&format!("d.toml:{line}:")), "{key} = {value}: {said}");
+        assert!(said.contains(words), "{key} = {value}: {said}");
+    };
+    for key in &keys {
+        let number = LIMITS.iter().find(|limits| limits.0 == *key);
+        let text = TEXTS.iter().find(|text| text.0 == *key);
+        match (number, text) {
+            (Some((_, least, most)), None) => {
+                assert_eq!(with(key, &least.to_string()).1, Ok(()), "{key}");
+                assert_eq!(with(key, &most.to_string()).1, Ok(()), "{key}");
+                refused(key, &(least - 1).to_string(), "");
+                refused(key, &(most + 1).to_string(), &format!("{least} to {most}"));
+                refused(key, "\"5\"", "invalid type: string");
+                refused(key, "5.0", "invalid type: floating point");
+            }
+            (None, Some((_, wrong))) => {
+                refused(key, &format!("{wrong:?}"), "");
+                refused(key, "5", "invalid type: integer");
+            }
+            _ => panic!("{key} has no row"),
+        }
+    }
+    assert_eq!(keys.len(), LIMITS.len() + TEXTS.len());
+}
+
 #[test]
 fn values_without_names_are_no_section() {
     for text in ["policy = [3, 4, 64, 60, 1000, 10]", "device = [[\"d\", \"/dev/a\", \"/dev/b\"]]"]
