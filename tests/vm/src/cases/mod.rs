@@ -36,6 +36,7 @@ mod storm;
 mod superblocks;
 mod suspend;
 mod target;
+mod watched;
 mod workloads;
 mod wrong_spare;
 
@@ -49,6 +50,7 @@ const TABLES: &[&[Case]] = &[
     module::CASES,
     target::CASES,
     daemon::CASES,
+    watched::CASES,
     killed::CASES,
     doorbell::CASES,
     late_write::CASES,
