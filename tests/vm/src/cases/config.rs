@@ -91,6 +91,10 @@ const VALUES: &[Wrong] = &[
     ("= 5", "= 5\nplace_attempts = 0", "5:1", "place_attempts is 0: want 1 to 100", BOUNDS),
     ("= 5", "= 5\nbreaker_pause = 9", "5:1", "breaker_pause is 9: want 10 to 3600000", BOUNDS),
     ("= 5", "= 5\nspare_low_percent = 101", "5:1", "spare_low_percent is 101: want 0", BOUNDS),
+    ("= 5", "= 5\nbreaker_faults = 0", "5:1", "breaker_faults is 0: want 1 to 1000000", BOUNDS),
+    ("= 5", "= 5\nbreaker_window = 0", "5:1", "breaker_window is 0: want 1 to 86400", BOUNDS),
+    ("= 128", "= 1\nready_deadline_ms = 0", "10:21", "0 is not a number from 1 to 119000", BOUNDS),
+    ("= 128", "= 1\nmax_held_bios = 65537", "10:17", "65537 is not a number from 1", BOUNDS),
     ("= 128", "= 0", "9:16", "0 is not a number from 1 to 4194304", BOUNDS),
     ("= 128", "= 1\nhold_deadline_ms = 119001", "10:20", "119001 is not a number from", BOUNDS),
     ("\"d1\"", "\"\"", "6:8", "\"\" cannot name a device: it is empty", NAMES),
@@ -147,6 +151,11 @@ fn reload_is_refused(text: &str) -> Result<[String; 2]> {
     fs::write(config_path(), text)?;
     let asked = policyd(&["reload"])?.end()?;
     ensure!(asked.status.code() == Some(1), "reload: {}: the text was accepted", asked.status);
+    Ok([asked.stderr, daemon_refuses()?])
+}
+
+/// What the daemon itself says to what is in the file now.
+pub(super) fn daemon_refuses() -> Result<String> {
     let mut socket = UnixStream::connect("/run/vm/control.sock").context("the daemon's socket")?;
     socket.write_all(b"{\"request\":\"reload\"}\n")?;
     let mut line = String::new();
@@ -154,7 +163,7 @@ fn reload_is_refused(text: &str) -> Result<[String; 2]> {
     let answer: Value = serde_json::from_str(&line)?;
     let said =
         answer["error"].as_str().with_context(|| format!("{line}: the text was accepted"))?;
-    Ok([asked.stderr, said.to_owned()])
+    Ok(said.to_owned())
 }
 
 fn expect_words(said: &str, place: &str, reason: &str, remedy: &str) -> Result<()> {

@@ -9,6 +9,7 @@ use anyhow::{Result, bail, ensure};
 use serde_json::Value;
 
 use crate::case::Case;
+use crate::cases::config;
 use crate::guest::dm::Device;
 use crate::guest::served::{self, NAME, Served, policyd};
 use crate::guest::setup::Disks;
@@ -157,6 +158,27 @@ fn a_late_failure(_: &mut Ctx) -> Result<()> {
         );
         unchanged()
     };
+    // Only the daemon knows what it has in use. What it is told there is where it would be asked next.
+    let text = std::fs::read_to_string(served::config_path())?.replace("control.sock", "x.sock");
+    std::fs::write(served::config_path(), text + "[policy]\nread_retries = 9\n")?;
+    let said = config::daemon_refuses()?;
+    let words = "nothing was changed: [daemon] has changed; that takes a restart of the daemon";
+    ensure!(said == words, "{said}");
+    configure(&disks, "", 2, "max_held_bios = 77")?;
+    unchanged()?;
+    let (spare, bad) = (disks.brd.path(5), disks.bad.path());
+    served::configure_all("[policy]\nread_retries = 9", &[(bad, &spare)], "max_held_bios = 88")?;
+    refused("the disks of \"d1\" have changed while it is served")?;
+
+    // What is no longer named is served until it is removed.
+    configure(&disks, "", 1, "max_held_bios = 77")?;
+    policyd(&["reload"])?.run()?;
+    ensure!(status_of("d2")?["phase"] == "serving", "{}", status_of("d2")?);
+    Disk::open(second.path())?.fill(0, 64, 1)?;
+    configure(&disks, "", 2, "max_held_bios = 77")?;
+    policyd(&["reload"])?.run()?;
+    unchanged()?;
+
     // d3 has no label.
     configure(&disks, "[policy]\nread_retries = 9", 3, "max_held_bios = 88")?;
     refused("d3: /dev/ram5: no dm-remap label on this disk")?;
