@@ -1,7 +1,10 @@
 //! The five superblocks of a spare: each of their 31 subsets lost in each of three ways, on a real block device. Four
 //! may be lost; with all five the spare is refused, and in which words depends on what is found in their place.
 
+use std::fs;
+
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 use crate::case::Case;
 use crate::guest::devices::Brd;
@@ -152,6 +155,22 @@ impl Setup {
         Ok(())
     }
 
+    /// What the refusal tells the operator to do; an older label must be overwritten on purpose.
+    fn restore(&self, dump: &Value, how: Loss) -> Result<()> {
+        let file = "/run/vm/dump.json";
+        fs::write(file, dump.to_string())?;
+        let path = self.path();
+        if how == Loss::Older {
+            spare::says(&["restore", &path, file], 1, "already holds a dm-remap label")?;
+            spare::says(&["restore", &path, file, "--force"], 0, "2 extents, commit 2\n")?;
+        } else {
+            spare::says(&["restore", &path, file], 0, "2 extents, commit 2\n")?;
+        }
+        fs::remove_file(file)?;
+        spare::is_clean(self.spare.path())?;
+        self.is_served()
+    }
+
     /// After the copies were lost; the spare is as before.
     fn heal(&self) -> Result<()> {
         self.spare.fail(&[])?;
@@ -187,12 +206,11 @@ fn every_subset(how: Loss) -> Result<()> {
             checked.stdout,
             checked.stderr
         );
-        if lost.len() + 1 == COPIES.len() {
-            let left = spare::dump(setup.spare.path()).with_context(state)?;
-            ensure!(left == whole, "{}: {left} is left of {whole}", state());
-        }
-        // One copy left, the first or the last: served.
-        if subset == all - 1 || subset == all >> 1 {
+        let left = spare::dump(setup.spare.path()).with_context(state)?;
+        ensure!(left == whole, "{}: {left} is left of {whole}", state());
+        // One copy left, the first or the last; whichever it is, where another could be taken for the newest: served.
+        let single = lost.len() + 1 == COPIES.len();
+        if single && (how == Loss::Older || subset == all - 1 || subset == all >> 1) {
             setup.is_served().with_context(state)?;
             let checked = spare::check(setup.spare.path())?;
             let lasts = how == Loss::Unreadable;
@@ -208,6 +226,9 @@ fn every_subset(how: Loss) -> Result<()> {
     }
     setup.lose(&members(all), how)?;
     setup.is_refused(&setup.refusal(how))?;
+    if how != Loss::Unreadable {
+        setup.restore(&whole, how)?;
+    }
     setup.heal()?;
     setup.lose(&[0, 2, 4], how)?;
     let mended = if how == Loss::Unreadable { 2 } else { 0 };
