@@ -12,7 +12,8 @@ use crate::case::Case;
 use crate::guest::daemon::{Daemon, program};
 use crate::guest::devices::Brd;
 use crate::guest::dm::{self, Device};
-use crate::guest::fs::Mount;
+use crate::guest::fs::{Kind, Mount};
+use crate::guest::md::Raid1;
 use crate::guest::scsi::ScsiDebug;
 use crate::guest::served::{self, NAME, Served, config_path, policyd};
 use crate::guest::spare::{self, Frail, Image};
@@ -20,6 +21,7 @@ use crate::guest::{Cmd, Ctx, Disk, wait_until};
 
 pub const CASES: &[Case] = &[
     Case::new("wrong-spare.foreign-and-swapped", 150, foreign_and_swapped),
+    Case::new("wrong-spare.in-other-use", 120, in_other_use),
     Case::new("wrong-spare.cloned", 150, cloned),
     Case::new("wrong-spare.rolled-back-while-in-use", 120, rolled_back),
     Case::new("wrong-spare.rolled-back-while-nobody-knew", 90, rolled_back_unseen)
@@ -63,6 +65,15 @@ fn foreign_and_swapped(_: &mut Ctx) -> Result<()> {
     let copy = "this spare is not the one the label was made for: its WWN is \"";
     refused(data, spare2, copy)?;
     spare::says(&["repair", &spare2.display().to_string()], 1, copy)?;
+
+    // Its table, where none of its slots are.
+    let dump = "/run/vm/dump.json";
+    fs::write(dump, spare::dump(spare)?.to_string())?;
+    let blank = Disk::open(spare2)?;
+    spare::COPIES.into_iter().try_for_each(|copy| blank.write(copy, &[0; 4096]))?;
+    drop(blank);
+    spare::says(&["restore", &spare2.display().to_string(), dump], 1, copy)?;
+    fs::remove_file(dump)?;
     own.put(spare2)?;
 
     // A file system, which leaves most copies of the label whole, and which format leaves alone.
@@ -90,6 +101,30 @@ fn foreign_and_swapped(_: &mut Ctx) -> Result<()> {
     let served = Served::start()?;
     served.disk()?.fill(100, 8, 1)?;
     served.down()
+}
+
+/// What others write on their disks, by their own tools.
+fn in_other_use(_: &mut Ctx) -> Result<()> {
+    let brd = Brd::load(3, 320)?;
+    let (data, spare, leg) = (brd.path(0), brd.path(1), brd.path(2));
+    let (data_path, spare_path) = (data.display().to_string(), spare.display().to_string());
+    let refused = |what: &str| {
+        let args = ["format", "--data", &data_path, "--spare", &spare_path, "--weak-identity"];
+        let words =
+            format!("{spare_path} seems to hold {what}; if nothing needs it, format with --force");
+        spare::says(&args, 1, &words)
+    };
+    for version in ["1.2", "1.1", "1.0", "0.90"] {
+        Raid1::of([&spare, &leg], version)?.stop()?;
+        refused("a member of an md RAID").with_context(|| version)?;
+        Raid1::forget(&spare)?;
+    }
+    Kind::Xfs.mkfs(&spare)?;
+    refused("an XFS file system")?;
+    Kind::Btrfs.mkfs(&spare)?;
+    refused("a btrfs file system")?;
+    served::forced_format(&data, &spare)?;
+    spare::is_clean(&spare)
 }
 
 /// Disks known by their size only: nothing else tells a clone from its original.

@@ -25,6 +25,11 @@ pub struct Raid1 {
 impl Raid1 {
     /// Made anew of legs that are alike already.
     pub fn create(legs: [&Path; 2]) -> Result<Self> {
+        Self::of(legs, "1.2")
+    }
+
+    /// Likewise, with superblocks of that version.
+    pub fn of(legs: [&Path; 2], version: &str) -> Result<Self> {
         super::fs::extra()?;
         super::modprobe("raid1", &[])?;
         let path = Path::new("/dev").join(NAME);
@@ -33,13 +38,18 @@ impl Raid1 {
         let how = [
             "--run",
             "--level=1",
-            "--metadata=1.2",
+            &format!("--metadata={version}"),
             "--assume-clean",
             "--bitmap=none",
             "--raid-devices=2",
         ];
         mdadm(&["--create", &array]).args(how).args(legs).run()?;
         Ok(Self { path, stopped: false })
+    }
+
+    /// Wipes the superblock of what was a leg.
+    pub fn forget(leg: &Path) -> Result<()> {
+        mdadm(&["--zero-superblock", &leg.display().to_string()]).run().map(drop)
     }
 
     #[must_use]
