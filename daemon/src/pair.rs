@@ -37,7 +37,10 @@ impl Pair {
     pub fn open(data: &Path, spare: &Path, link: Link, runtime: Handle) -> Result<Pair> {
         let mut writer = open_disk(spare, Access::Write)?;
         writer.lock().with_context(|| {
-            format!("{} is used by another dmremap-policyd; stop that first", spare.display())
+            format!(
+                "{} is used by another dmremap-policyd; stop that first, or whatever else locks it (`lslocks`)",
+                spare.display()
+            )
         })?;
         let (data, reader) = (open_disk(data, Access::Read)?, open_disk(spare, Access::Read)?);
         let (Some(data_at), Some(spare_at)) = (data.number(), writer.number()) else {
@@ -141,7 +144,10 @@ pub fn open_exclusive(path: &Path) -> Result<BlockDevice> {
         disk => disk.with_context(|| format!("cannot open {}", path.display()))?,
     };
     disk.lock().with_context(|| {
-        format!("{} is used by dmremap-policyd; stop that first", path.display())
+        format!(
+            "{} is used by dmremap-policyd; stop that first, or whatever else locks it (`lslocks`)",
+            path.display()
+        )
     })?;
     Ok(disk)
 }

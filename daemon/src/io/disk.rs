@@ -4,15 +4,21 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use aligned_vec::{AVec, RuntimeAlign};
 use rustix::fs::{FlockOperation, OFlags};
+use rustix::io::Errno;
 
 use crate::config::resolve::DevNo;
 use crate::units::{SECTOR_SIZE, Sectors, Slot};
 
 /// The most that one system call moves; what is longer is cut.
 const CHUNK: usize = 1 << 20;
+
+/// How long another one may have the lock.
+const LOCK: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
@@ -91,9 +97,15 @@ impl BlockDevice {
     }
 
     /// Held until the device is closed, which ends with the process. EWOULDBLOCK: another one has
-    /// it.
+    /// it, and not only for the moment that udev takes to look at a device.
     pub fn lock(&self) -> io::Result<()> {
-        Ok(rustix::fs::flock(&self.file, FlockOperation::NonBlockingLockExclusive)?)
+        let begun = Instant::now();
+        loop {
+            match rustix::fs::flock(&self.file, FlockOperation::NonBlockingLockExclusive) {
+                Err(Errno::WOULDBLOCK) if begun.elapsed() < LOCK => sleep(LOCK / 20),
+                done => return Ok(done?),
+            }
+        }
     }
 
     /// Position and length are in bytes and multiples of the logical block.
@@ -184,6 +196,21 @@ mod tests {
         assert_eq!(second.lock().expect_err("held").kind(), io::ErrorKind::WouldBlock);
         drop(first);
         second.lock().expect("the lock is free again");
+    }
+
+    /// `format`, just after the disk was partitioned, said that a daemon had it.
+    #[test]
+    fn udev_looks_at_a_disk_under_a_shared_lock_for_a_moment_only() {
+        let file = image(4096);
+        let disk = BlockDevice::open(file.path(), Access::Write).expect("opens");
+        let udev = File::open(file.path()).expect("opens");
+        rustix::fs::flock(&udev, FlockOperation::LockShared).expect("locked");
+        let looks = std::thread::spawn(move || {
+            sleep(Duration::from_millis(50));
+            drop(udev);
+        });
+        disk.lock().expect("locked, once udev has looked");
+        looks.join().expect("no panic");
     }
 
     #[test]
