@@ -72,7 +72,8 @@ fn foreign_and_swapped(_: &mut Ctx) -> Result<()> {
     let blank = Disk::open(spare2)?;
     spare::COPIES.into_iter().try_for_each(|copy| blank.write(copy, &[0; 4096]))?;
     drop(blank);
-    spare::says(&["restore", &spare2.display().to_string(), dump], 1, copy)?;
+    let words = "this spare is not the one the dump was made of: its WWN is \"";
+    spare::says(&["restore", &spare2.display().to_string(), dump], 1, words)?;
     fs::remove_file(dump)?;
     own.put(spare2)?;
 
