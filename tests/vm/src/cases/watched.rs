@@ -104,7 +104,6 @@ fn tells_its_service_manager(_: &mut Ctx) -> Result<()> {
     let device = Device::existing(NAME);
     let status = device.remap_status()?;
     ensure!(status.words.starts_with("ready owned "), "{status:?}");
-    is_hardened(daemon.pid())?;
 
     // It wants to hear something twice in 100 ms; without a watchdog it would in 5 s.
     let (begun, mut alive) = (Instant::now(), 0);
@@ -128,37 +127,6 @@ fn tells_its_service_manager(_: &mut Ctx) -> Result<()> {
     ensure!(said == "STOPPING=1", "{said:?} at the end");
     device.remove()?;
     disks.remove()
-}
-
-/// Of include/linux/sched.h: what PR_SET_IO_FLUSHER sets.
-const IO_FLUSHER: u64 = 0x0008_0000 | 0x0010_0000;
-
-/// Each of its threads may be needed to write out what others wait for.
-fn is_hardened(pid: u32) -> Result<()> {
-    let of = |file: &str| {
-        let path = format!("/proc/{pid}/{file}");
-        fs::read_to_string(&path).context(path)
-    };
-    let mut threads = 0;
-    for entry in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let name = entry?.file_name();
-        let stat = of(&format!("task/{}/stat", name.to_string_lossy()))?;
-        // What follows the name: state, five numbers, flags.
-        let (_, rest) = stat.rsplit_once(") ").context("an odd stat")?;
-        let flags: u64 = rest.split(' ').nth(6).context("no flags")?.parse()?;
-        ensure!(flags & IO_FLUSHER == IO_FLUSHER, "no I/O flusher: {stat}");
-        threads += 1;
-    }
-    ensure!(threads > 2, "{threads} threads");
-    ensure!(of("oom_score_adj")?.trim() == "-999", "{}", of("oom_score_adj")?);
-    let status = of("status")?;
-    let kib = |key: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(key)).context("no such key")?;
-        line.trim().trim_end_matches(" kB").parse::<u64>().context(line.to_owned())
-    };
-    let (locked, present) = (kib("VmLck:")?, kib("VmRSS:")?);
-    ensure!(locked >= present && present > 0, "{locked} of {present} KiB are locked");
-    Ok(())
 }
 
 const TRACING: &str = "/sys/kernel/tracing";
