@@ -113,12 +113,14 @@ impl Device {
         match fault.search.answer(block, results) {
             Progress::More => self.search(id),
             Progress::Found => self.found(id),
-            Progress::Gone => {
-                let change = self.breaker.open(self.now, &self.policy);
-                self.breaker_news(change);
-                self.fail(id, "the device is not there");
-            }
+            Progress::Gone => self.is_away(id),
         }
+    }
+
+    fn is_away(&mut self, id: FaultId) {
+        let change = self.breaker.open(self.now, &self.policy);
+        self.breaker_news(change);
+        self.fail(id, "the device is not there");
     }
 
     fn found(&mut self, id: FaultId) {
@@ -168,6 +170,9 @@ impl Device {
     fn controlled(&mut self, id: FaultId, results: &[Status]) {
         let Some(fault) = self.faults.get(&id) else { return };
         let (elsewhere, again) = results.split_at(fault.places.spans.len().min(results.len()));
+        if again.contains(&Status::Other) {
+            return self.is_away(id);
+        }
         if again.contains(&Status::Ok) {
             let change = self.breaker.passed(self.now, id, true);
             self.breaker_news(change);

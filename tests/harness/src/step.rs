@@ -90,7 +90,7 @@ impl Sys {
             Op::Flush => self.ask(IoKind::Flush, 0, 0, false, false),
             Op::Bad { start, len, flags } => {
                 self.data.mark(start, len, flags);
-                self.oracle.excuses.went_bad(start, len, flags);
+                self.oracle.excuses.went_bad(start, len, flags, self.now);
             }
             Op::Hiccup { disk, writes } => {
                 self.disk(disk).hiccups += writes;

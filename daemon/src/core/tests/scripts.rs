@@ -396,6 +396,21 @@ fn blocks_that_can_be_read_after_the_control_are_not_poisoned() {
     assert_eq!(script.reads(event, &again), [Action::Release { fault: ID }]);
 }
 
+/// It answered after a storm, elsewhere, and vanished in the middle of the reads: what was still to be read was
+/// poisoned.
+#[test]
+fn a_device_that_vanishes_at_the_last_look_has_no_bad_media() {
+    let mut script = Script::serving(Table::default());
+    let listed = vec![fault(read(), State::Open, &[])];
+    let event = Event::FaultsListed(Ok((script.instance(true), listed)));
+    let control = script.reads(event, &[Status::IoErr; 4]);
+    let [Action::Read { id, .. }] = control[..] else { panic!("no control: {control:?}") };
+    let results = [[Status::Ok; 4], [Status::Other; 4]].concat();
+    let actions = script.device.handle(script.now, Event::ReadDone { id, results });
+    assert!(matches!(actions[0], Action::Alarm { alarm: Alarm::Storm, .. }), "{actions:?}");
+    assert_eq!(actions[1..], [Action::Fail { fault: ID }]);
+}
+
 #[test]
 fn a_read_that_now_succeeds_is_released() {
     let mut script = Script::serving(Table::default());

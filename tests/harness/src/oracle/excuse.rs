@@ -33,8 +33,8 @@ struct Sector {
     /// Writes under way that began while it refused writes; and all.
     refused: u32,
     under_way: u32,
-    /// Those that began before it was as bad as it is: they may not have healed it.
-    before: u32,
+    /// A write that began before may have passed it by, and not have healed it.
+    worse_since: u64,
 }
 
 pub struct Excuses {
@@ -101,11 +101,11 @@ impl Excuses {
         self.extra
     }
 
-    pub fn went_bad(&mut self, start: u64, len: u64, flags: u8) {
+    pub fn went_bad(&mut self, start: u64, len: u64, flags: u8, now: u64) {
         for sector in self.range(start, len) {
             sector.flags = worse(sector.flags, flags);
             sector.was_bad = true;
-            sector.before = sector.under_way;
+            sector.worse_since = now;
             if flags & BAD_READ != 0 {
                 sector.unreadable_until = u64::MAX;
             }
@@ -144,13 +144,12 @@ impl Excuses {
     }
 
     /// Acknowledged or not, at a time.
-    pub fn write_ends(&mut self, start: u64, len: u64, acked: bool, now: u64) {
+    pub fn write_ends(&mut self, (start, len): (u64, u64), begun: u64, acked: bool, now: u64) {
         for sector in self.range(start, len) {
             // All that are under way began under the refusal: whichever this is, it is in a slot.
             let in_slot = sector.refused == sector.under_way;
             sector.under_way -= 1;
-            let early = sector.before > 0;
-            sector.before = sector.before.saturating_sub(1);
+            let early = begun <= sector.worse_since;
             sector.refused =
                 sector.refused.saturating_sub(u32::from(sector.flags & BAD_WRITE != 0));
             if !acked {
@@ -169,7 +168,6 @@ impl Excuses {
         for sector in &mut self.sectors {
             sector.under_way = 0;
             sector.refused = 0;
-            sector.before = 0;
         }
     }
 

@@ -124,7 +124,7 @@ impl Oracle {
             IoKind::Flush => {}
             IoKind::Write => {
                 self.history.complete(io.id, io.start, io.len, order, ok, io.fua);
-                self.excuses.write_ends(io.start, io.len, ok, now);
+                self.excuses.write_ends((io.start, io.len), io.submitted, ok, now);
             }
             IoKind::Read => self.read(io, ok),
         }

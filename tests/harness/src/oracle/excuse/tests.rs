@@ -97,7 +97,7 @@ fn only_read_ahead_may_see_what_the_medium_says() {
 #[test]
 fn poison_is_where_the_disk_was_unreadable_until_it_is_overwritten() {
     let mut told = Told::new();
-    told.oracle.excuses.went_bad(10, 1, BAD_READ | BAD_WRITE);
+    told.oracle.excuses.went_bad(10, 1, BAD_READ | BAD_WRITE, 0);
     assert!(told.read(10, S, Sts::Medium, Why::Poison));
     assert!(!told.read(9, S, Sts::Medium, Why::Poison));
     assert!(!told.write(10, S, Sts::Medium, Why::Poison));
@@ -115,7 +115,7 @@ fn poison_is_where_the_disk_was_unreadable_until_it_is_overwritten() {
 #[test]
 fn a_failed_write_overwrites_nothing() {
     let mut told = Told::new();
-    told.oracle.excuses.went_bad(10, 1, BAD_READ | BAD_WRITE);
+    told.oracle.excuses.went_bad(10, 1, BAD_READ | BAD_WRITE, 0);
     told.oracle.excuses.trouble(Trouble::Verdict, S);
     assert!(told.write(10, S, Sts::Medium, Why::Failed));
     assert!(told.read(10, 2 * S, Sts::Medium, Why::Poison));
@@ -125,7 +125,11 @@ fn a_failed_write_overwrites_nothing() {
 fn a_sector_that_a_write_heals_is_sound_after_one_that_began_when_it_was_bad() {
     let mut told = Told::new();
     let early = told.begin(IoKind::Write, 10, 1, S);
-    told.oracle.excuses.went_bad(10, 1, BAD_READ | HEALS);
+    told.oracle.excuses.went_bad(10, 1, BAD_READ | HEALS, S + 1);
+    // One that began later and ends first is not taken for it.
+    told.oracle.excuses.trouble(Trouble::Gone, S + 2);
+    let later = told.begin(IoKind::Write, 10, 1, S + 2);
+    assert!(told.end(later, S + 3, Sts::Other, Why::Class).is_none());
     assert!(told.excuses(early, Sts::Ok, Why::None));
     assert!(told.read(10, 2 * S, Sts::Medium, Why::Poison));
     assert!(told.write(10, 3 * S, Sts::Ok, Why::None));
@@ -243,7 +247,7 @@ fn all_is_excused_after_a_power_cut_under_a_flush_that_lies() {
 #[test]
 fn a_storm_may_map_what_is_sound_and_poisons_nothing() {
     let mut told = Told::new();
-    told.oracle.excuses.went_bad(10, 1, BAD_READ);
+    told.oracle.excuses.went_bad(10, 1, BAD_READ, 0);
     let may =
         |told: &Told, at| (told.oracle.excuses.may_map(at, 5 * S), told.oracle.excuses.was_bad(at));
     assert_eq!([may(&told, 10), may(&told, 11)], [(true, true), (false, false)]);
