@@ -55,8 +55,13 @@ pub async fn list(device: Handle, to: Sender<Answer>) {
     };
     let retired =
         table.retired().map(|(slot, len)| json!({ "kind": "retired", "slot": slot, "len": len }));
-    let all: Vec<Value> = table.extents().map(|extent| json!(extent)).chain(retired).collect();
-    for part in all.chunks(PART) {
+    let mut all = table.extents().map(|extent| json!(extent)).chain(retired);
+    loop {
+        // A value is many times its extent, and all memory is locked.
+        let part: Vec<Value> = all.by_ref().take(PART).collect();
+        if part.is_empty() {
+            break;
+        }
         if to.send(Answer::Part(part.into())).await.is_err() {
             return;
         }
