@@ -101,6 +101,15 @@ impl Script {
         self.device.handle(self.now, Event::ReadDone { id, results: results.to_vec() })
     }
 
+    /// A read whose four sectors all fail, up to the read elsewhere.
+    pub(super) fn control(&mut self) -> ReadId {
+        let listed = vec![fault(read(), State::Open, &[])];
+        let event = Event::FaultsListed(Ok((self.instance(true), listed)));
+        let control = self.reads(event, &[Status::IoErr; 4]);
+        let [Action::Read { id, .. }] = control[..] else { panic!("no control: {control:?}") };
+        id
+    }
+
     /// A write whose second of four sectors is bad, up to its PLACE in `slot`.
     pub(super) fn place(&mut self, slot: u64) -> Action {
         let tries: Vec<Piece> = (0..4).map(|i| piece(i, 1, None)).collect();
@@ -401,10 +410,7 @@ fn blocks_that_can_be_read_after_the_control_are_not_poisoned() {
 #[test]
 fn a_device_that_vanishes_at_the_last_look_has_no_bad_media() {
     let mut script = Script::serving(Table::default());
-    let listed = vec![fault(read(), State::Open, &[])];
-    let event = Event::FaultsListed(Ok((script.instance(true), listed)));
-    let control = script.reads(event, &[Status::IoErr; 4]);
-    let [Action::Read { id, .. }] = control[..] else { panic!("no control: {control:?}") };
+    let id = script.control();
     let results = [[Status::Ok; 4], [Status::Other; 4]].concat();
     let actions = script.device.handle(script.now, Event::ReadDone { id, results });
     assert!(matches!(actions[0], Action::Alarm { alarm: Alarm::Storm, .. }), "{actions:?}");
@@ -432,10 +438,7 @@ fn a_heal_places_exactly_the_poisoned_blocks() {
 #[test]
 fn a_device_that_answers_nowhere_has_no_bad_media() {
     let mut script = Script::serving(Table::default());
-    let listed = vec![fault(read(), State::Open, &[])];
-    let event = Event::FaultsListed(Ok((script.instance(true), listed)));
-    let control = script.reads(event, &[Status::IoErr; 4]);
-    let [Action::Read { id, .. }] = control[..] else { panic!("no control: {control:?}") };
+    let id = script.control();
     let event = Event::ReadDone { id, results: vec![Status::IoErr; 4] };
     let actions = script.device.handle(script.now, event);
     assert!(matches!(actions[0], Action::Alarm { alarm: Alarm::Storm, .. }));
