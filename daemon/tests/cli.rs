@@ -1,6 +1,7 @@
 //! The commands, as a user runs them, on image files.
 #![allow(clippy::expect_used, reason = "a test that cannot go on fails")]
 
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -82,4 +83,45 @@ fn without_a_daemon_the_commands_say_where_they_looked() {
         let error = bad(&["--config", config, command], 1);
         assert!(error.contains("no.sock") && error.contains("running?"), "{error}");
     }
+}
+
+/// It wrote over whatever a disk held, and laid a label over a file system that had been made on the spare, in whose slots were
+/// then the bytes of that.
+#[test]
+fn what_somebody_elses_disk_holds_is_not_overwritten() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let data = image(directory.path(), "data", 1 << 30);
+    let spare = image(directory.path(), "spare", 16 << 20);
+    good(&["format", "--data", &data, "--spare", &spare, "--weak-identity"]);
+    let dump = directory.path().join("dump.json").to_str().expect("a plain path").to_owned();
+    std::fs::write(&dump, good(&["dump", &spare, "--json"])).expect("written");
+
+    let put = |path: &str, at, bytes: &[u8]| {
+        let disk = std::fs::OpenOptions::new().write(true).open(path).expect("opens");
+        disk.write_all_at(bytes, at).expect("written");
+    };
+    let refused = |args: &[&str], words: &str| {
+        let before = std::fs::read(args[1]).expect("read");
+        let said = bad(args, 1);
+        assert!(said.contains(words), "{args:?}: {said}");
+        assert!(std::fs::read(args[1]).expect("read") == before, "{args:?} wrote to it");
+    };
+    let foreign = image(directory.path(), "foreign", 16 << 20);
+    put(&foreign, 512, b"LABELONE");
+    refused(
+        &["restore", &foreign, &dump],
+        "seems to hold an LVM physical volume; if nothing needs it, restore with --force",
+    );
+    refused(&["restore", &foreign, &dump, "--other-spare"], "restore with --force");
+
+    put(&spare, 0, b"XFSB");
+    refused(&["restore", &spare, &dump], "seems to hold an XFS file system");
+    refused(
+        &["restore", &spare, &dump, "--force"],
+        "holds an XFS file system where a spare has its first label copy",
+    );
+    let larger = image(directory.path(), "larger", 32 << 20);
+    refused(&["restore", &larger, &dump], "its size is 65536 sectors, the label says 32768");
+    good(&["restore", &larger, &dump, "--other-spare"]);
+    good(&["check", &larger]);
 }
