@@ -4,14 +4,14 @@
 //! took longer than the watchdog's time had systemd end the daemon for every device; and as the thread that waited for the disk
 //! kept the process, its locks and its claims, no other could begin.
 
-use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 
 use crate::case::Case;
 use crate::guest::dm::Device;
+use crate::guest::manager::{self, Manager};
 use crate::guest::served::{self, Served, policyd};
 use crate::guest::setup::Disks;
 use crate::guest::{Ctx, Disk, spare, wait_until};
@@ -19,20 +19,8 @@ use crate::guest::{Ctx, Disk, spare, wait_until};
 pub const CASES: &[Case] = &[Case::new("hung.a-spare-costs-its-own-device", 120, a_spare)];
 
 const PATIENCE: Duration = Duration::from_secs(30);
-const NOTIFY: &str = "/run/vm/notify.sock";
 /// The daemon tells the watchdog each half of this.
 const WATCHDOG: &str = "1000000";
-
-/// Until the daemon tells its service manager this.
-fn told(manager: &UnixDatagram, wanted: &str) -> Result<()> {
-    let mut buf = [0; 4096];
-    loop {
-        let len = manager.recv(&mut buf).with_context(|| format!("waiting for {wanted}"))?;
-        if String::from_utf8_lossy(&buf[..len]).lines().any(|line| line == wanted) {
-            return Ok(());
-        }
-    }
-}
 
 /// The spare of d2 does not answer, from before the daemon starts until after it was told to stop.
 fn a_spare(_: &mut Ctx) -> Result<()> {
@@ -45,13 +33,12 @@ fn a_spare(_: &mut Ctx) -> Result<()> {
     let first = (disks.bad.path(), disks.spare());
     let both = [(first.0, first.1.as_path()), (data.as_path(), slow.path())];
     served::configure_all("", &both, "")?;
-    let manager = UnixDatagram::bind(NOTIFY).context(NOTIFY)?;
-    manager.set_read_timeout(Some(PATIENCE))?;
+    let manager = Manager::new()?;
 
     slow.suspend()?;
-    let env = [("NOTIFY_SOCKET", NOTIFY), ("WATCHDOG_USEC", WATCHDOG)];
+    let env = [("NOTIFY_SOCKET", manager::SOCKET), ("WATCHDOG_USEC", WATCHDOG)];
     let served = Served::start_in_env(1, &env)?;
-    told(&manager, "READY=1")?;
+    ensure!(manager.news()? == "READY=1");
     served.disk()?.fill(100, 1, 1)?;
     served.disk()?.verify(100, 1, 1)?;
     ensure!(served.listed("mapped")? == [(100, 1)], "{:?}", served.listed("mapped")?);
@@ -60,19 +47,14 @@ fn a_spare(_: &mut Ctx) -> Result<()> {
     let words = "the spare /dev/mapper/slow has not answered a read for 4 s";
     spare::says(&["reload"], 1, &format!("nothing was changed: d2: {words}"))?;
     ensure!(policyd(&["status"])?.end()?.stdout.contains(&format!("d2: not served: {words}")));
-    manager.set_nonblocking(true)?;
-    let mut beats = 0;
-    while let Ok(len) = manager.recv(&mut [0; 4096]) {
-        beats += u32::from(len == "WATCHDOG=1\n".len());
-    }
-    manager.set_nonblocking(false)?;
+    let beats = manager.heard().iter().filter(|said| *said == "WATCHDOG=1").count();
     ensure!(beats >= 3, "the watchdog heard of it {beats} times in four seconds");
     served::configure_all("", &both[..1], "")?;
     policyd(&["reload"])?.run()?;
 
     // The daemon is told to stop, and closes what it can.
     served.daemon.signal(Signal::SIGTERM)?;
-    told(&manager, "STOPPING=1")?;
+    while manager.news()? != "STOPPING=1" {}
     let first = first.1.display().to_string();
     wait_until("the spare of d1 to be closed", PATIENCE, || {
         Ok(!policyd(&["check", &first])?.run()?.contains("was not closed"))

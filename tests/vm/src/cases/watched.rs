@@ -1,9 +1,6 @@
 //! What can be seen of the daemon from outside: by a service manager, an operator, and the kernel.
 
 use std::fs;
-use std::net::Shutdown;
-use std::os::unix::net::UnixDatagram;
-use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,6 +11,7 @@ use crate::case::Case;
 use crate::guest::daemon::Daemon;
 use crate::guest::dm::Device;
 use crate::guest::kernel::scaled;
+use crate::guest::manager::{self, Manager, now};
 use crate::guest::served::{self, NAME, config_path, policyd};
 use crate::guest::setup::{Disks, Setup};
 use crate::guest::tracer::{Point, Tracer};
@@ -25,70 +23,6 @@ pub const CASES: &[Case] = &[
 ];
 
 const PATIENCE: Duration = Duration::from_secs(60);
-const SOCKET: &str = "/run/vm/notify.sock";
-
-/// What systemd is to a unit of `Type=notify`.
-struct Manager {
-    socket: UnixDatagram,
-    said: Receiver<String>,
-}
-
-impl Manager {
-    fn new() -> Result<Self> {
-        let socket = UnixDatagram::bind(SOCKET).context(SOCKET)?;
-        let (heard, (tell, said)) = (socket.try_clone()?, channel());
-        thread::spawn(move || {
-            let mut buffer = [0; 1024];
-            while let Ok(len @ 1..) = heard.recv(&mut buffer) {
-                let text = String::from_utf8_lossy(&buffer[..len]).trim_end().to_owned();
-                if tell.send(text).is_err() {
-                    break;
-                }
-            }
-        });
-        Ok(Self { socket, said })
-    }
-
-    fn next(&self) -> Result<String> {
-        self.said.recv_timeout(scaled(PATIENCE)).context("the daemon is silent")
-    }
-
-    /// The next message but those for the watchdog.
-    fn news(&self) -> Result<String> {
-        loop {
-            let said = self.next()?;
-            if said != "WATCHDOG=1" {
-                return Ok(said);
-            }
-        }
-    }
-
-    /// A reload is announced with the time, and its end by readiness.
-    fn hears_a_reload(&self, begun: u64) -> Result<()> {
-        let said = self.news()?;
-        let time = said.strip_prefix("RELOADING=1\nMONOTONIC_USEC=");
-        let time: u64 = time.with_context(|| said.clone())?.parse()?;
-        ensure!((begun..now()? + 10_000).contains(&time), "{time} is not now");
-        let said = self.news()?;
-        ensure!(said == "READY=1", "{said:?} after a reload");
-        Ok(())
-    }
-}
-
-impl Drop for Manager {
-    fn drop(&mut self) {
-        // Ends the thread that listens; a socket that stays would fail the next case that binds it.
-        let _ = self.socket.shutdown(Shutdown::Both);
-        let _ = fs::remove_file(SOCKET);
-    }
-}
-
-/// In microseconds, rounded down to hundredths of a second.
-fn now() -> Result<u64> {
-    let text = fs::read_to_string("/proc/uptime")?;
-    let hundredths: String = text.chars().take_while(|c| *c != ' ').filter(|c| *c != '.').collect();
-    Ok(hundredths.parse::<u64>()? * 10_000)
-}
 
 fn tells_its_service_manager(_: &mut Ctx) -> Result<()> {
     let disks = Disks::new(16, &[100])?;
@@ -96,7 +30,7 @@ fn tells_its_service_manager(_: &mut Ctx) -> Result<()> {
     served::configure(disks.bad.path(), &disks.spare(), "")?;
     modprobe("dm-mod", &[])?;
     let manager = Manager::new()?;
-    let env = [("NOTIFY_SOCKET", SOCKET), ("WATCHDOG_USEC", "100000")];
+    let env = [("NOTIFY_SOCKET", manager::SOCKET), ("WATCHDOG_USEC", "100000")];
     let mut daemon = Daemon::start_in_env(config_path(), &env)?;
     let said = manager.news()?;
     ensure!(said == "READY=1", "{said:?} first");
