@@ -78,6 +78,10 @@ pub enum Error {
     Gap { missing: u64, later: u64 },
     #[error("the log ends at {found} but {witness} names {named}; see check, then restore a dump")]
     Behind { found: u64, named: u64, witness: String },
+    #[error(
+        "the spare ends at commit {found} and the table in use at {in_use}: it was rolled back, is a copy, or cannot be read in part; put the newer one in its place"
+    )]
+    Older { found: u64, in_use: u64 },
     #[error("two records numbered {sequence} differ; see check, then restore a dump")]
     Conflict { sequence: u64 },
     #[error(

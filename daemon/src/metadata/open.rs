@@ -21,6 +21,8 @@ pub struct Expect {
     /// Its logical block.
     pub block: Option<Sectors>,
     pub machine: Option<Uuid>,
+    /// The last commit of a table in use that came from the spare.
+    pub in_use: Option<u64>,
     /// Take a spare that another machine left open.
     pub take_over: bool,
     /// Serve a log whose end is next to an unreadable block.
@@ -37,6 +39,7 @@ impl Expect {
             mapped: None,
             block: None,
             machine: None,
+            in_use: None,
             take_over: false,
             accept_unreadable_tail: false,
         }
@@ -84,18 +87,21 @@ impl<D: Disk> Store<D> {
         revive: bool,
     ) -> Result<(Store<D>, Durable), Error> {
         let mut findings = Findings::new();
-        let (superblock, current) = recover::superblock(&mut disk, &mut findings)?;
+        let (superblock, numbers) = recover::superblock(&mut disk, &mut findings)?;
         expect.admit(&superblock)?;
         let accept = expect.accept_unreadable_tail;
         let recovered = recover::contents(&mut disk, &superblock, accept, &mut findings)?;
+        if let Some(in_use) = expect.in_use.filter(|&in_use| in_use > recovered.sequence) {
+            return Err(Error::Older { found: recovered.sequence, in_use });
+        }
         let read_only = superblock.read_only & !READ_ONLY != 0;
-        let mut store = Store::new(disk, superblock, current, recovered);
+        let mut store = Store::new(disk, superblock, numbers, recovered);
         if read_only {
             let durable = store.durable();
             return Ok((store, durable));
         }
         // Before its predecessor's area is written to.
-        store.anchor().map_err(unwritable)?;
+        store.anchor(numbers).map_err(unwritable)?;
         let mut next = store.successor();
         next.epoch += 1;
         next.clean = false;

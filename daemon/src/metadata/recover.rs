@@ -50,11 +50,11 @@ impl Finding {
     }
 }
 
-/// The superblock in force, and which copies hold it.
+/// The superblock in force, and the number that each copy holds, if it is good.
 pub(super) fn superblock<D: Disk>(
     disk: &mut D,
     findings: &mut Findings,
-) -> Result<(Superblock, [bool; 5]), Error> {
+) -> Result<(Superblock, [Option<u64>; 5]), Error> {
     let physical = unit(disk)?;
     let copies = COPIES.map(|sector| read_copy(disk, sector, physical));
     let incompatible = copies.iter().find_map(|copy| match copy {
@@ -91,7 +91,7 @@ pub(super) fn superblock<D: Disk>(
             Ok(_) => {}
         }
     }
-    let current = copies.map(|copy| copy.is_ok_and(|copy| copy.number == best.number));
+    let numbers = copies.map(|copy| copy.ok().map(|copy| copy.number));
     let size = disk.size();
     if size < best.geometry.spare {
         return Err(Error::Truncated { size, label: best.geometry.spare });
@@ -99,7 +99,7 @@ pub(super) fn superblock<D: Disk>(
     if physical > best.geometry.unit {
         return Err(Error::BlockGrew { unit: best.geometry.unit, physical });
     }
-    Ok((best, current))
+    Ok((best, numbers))
 }
 
 fn read_copy<D: Disk>(disk: &mut D, sector: Slot, unit: Sectors) -> Result<Superblock, Flaw> {

@@ -54,15 +54,15 @@ impl<D: Disk> Store<D> {
     pub(super) fn new(
         disk: D,
         superblock: Superblock,
-        current: [bool; 5],
+        numbers: [Option<u64>; 5],
         recovered: super::recover::Recovered,
     ) -> Store<D> {
         let super::recover::Recovered { table, sequence, head } = recovered;
         Store {
             per_record: superblock.geometry.per_block(),
             disk,
+            current: numbers.map(|number| number == Some(superblock.number)),
             superblock,
-            current,
             table,
             sequence,
             head,
@@ -313,13 +313,14 @@ impl<D: Disk> Store<D> {
         Err(self.die(format!("no superblock could be written ({why})")))
     }
 
-    /// Makes the superblock that was found durable, wherever it was read from: a cache, perhaps. One
-    /// copy at a time, those that hold it first, as any one may be the only durable copy.
-    pub(super) fn anchor(&mut self) -> Result<(), CommitError> {
+    /// Makes the superblock that was found durable, wherever it was read from: a cache, perhaps. A cut
+    /// takes the copy that is being written, so they are written one at a time: those that hold none
+    /// first, and a copy that stands alone, with the newest or an older one, after the others.
+    pub(super) fn anchor(&mut self, numbers: [Option<u64>; 5]) -> Result<(), CommitError> {
         let found = self.superblock.clone();
-        let (mut copies, older): (Vec<usize>, Vec<usize>) =
-            (0..COPIES.len()).partition(|&copy| self.current[copy]);
-        copies.extend(older);
+        let alone = self.current_copies() == 1;
+        let mut copies = [0, 1, 2, 3, 4];
+        copies.sort_by_key(|&copy| (numbers[copy].is_some(), self.current[copy] == alone));
         for copy in copies {
             let mut done = self.put_copies(&found, &[copy]);
             for _ in 1..TRIES {

@@ -86,6 +86,25 @@ fn any_four_superblocks_and_one_mirror_may_be_lost_and_five_superblocks_may_not(
     assert_eq!(seen, 30 * 8);
 }
 
+/// The only whole copy is not written to while another can take its place.
+#[test]
+fn a_second_cut_while_one_whole_copy_is_left() {
+    let (_, store) = history();
+    let table = store.table().clone();
+    let mut disk = store.into_disk();
+    COPIES[..3].iter().for_each(|&at| disk.break_block(at));
+    for torn in [3, 4] {
+        let mut disk = disk.clone();
+        disk.put(COPIES[torn], &[0xa5; 4096]);
+        disk.settle();
+        let states = open(disk).into_disk().torn();
+        assert!(states.len() >= 8, "{}", states.len());
+        for (n, state) in states.into_iter().enumerate() {
+            assert_eq!(open(state).table(), &table, "copy {torn}, cut in write {n}");
+        }
+    }
+}
+
 #[test]
 fn all_superblocks_older_are_refused_because_the_log_names_a_newer_one() {
     let (older, store) = history();

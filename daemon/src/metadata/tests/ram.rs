@@ -148,6 +148,22 @@ impl RamDisk {
         }
     }
 
+    /// What it holds when the power fails in a write since `settle`, for each: nobody knows what that block holds then,
+    /// even if it was to become what it had been.
+    pub fn torn(&self) -> Vec<RamDisk> {
+        let mut now = RamDisk { image: self.start.clone(), ..self.clone_shell() };
+        let mut states = Vec::new();
+        for op in &self.ops {
+            if let Op::Write(at, bytes) = op {
+                let mut torn = now.clone();
+                torn.put(Slot(*at), &vec![0xa5; bytes.len()]);
+                states.push(torn);
+                now.put(Slot(*at), bytes);
+            }
+        }
+        states
+    }
+
     fn clone_shell(&self) -> RamDisk {
         RamDisk {
             physical: self.physical,

@@ -137,3 +137,18 @@ fn changes_outside_their_bounds_are_not_written() {
     assert!(store.commit(&many).is_err());
     assert_eq!(store.disk.written(), 0);
 }
+
+/// Before anything is written: what cannot be read now may be there later.
+#[test]
+fn older_than_the_table_in_use() {
+    let store = used();
+    let commit = store.durable().sequence();
+    let mut disk = store.into_disk();
+    let writes = disk.written();
+    let in_use = |commit| Expect { in_use: Some(commit), ..expect() };
+    let refused = Store::open(&mut disk, &in_use(commit + 1)).err().unwrap();
+    let ends = format!("ends at commit {commit} and the table in use at {}", commit + 1);
+    says(&refused.to_string(), &[&ends, "put the newer one"]);
+    assert_eq!(disk.written(), writes);
+    assert!(Store::open(&mut disk, &in_use(commit)).is_ok());
+}
