@@ -47,13 +47,15 @@ impl Pair {
             bail!("an image file cannot be served; attach it with losetup");
         };
         not_overwritten(&mut writer, spare)?;
+        let mut flushes = Flushes::new(link, runtime, spare_at);
+        let user = flushes.user().context("the kernel cannot be asked")?;
         let expect = Expect {
             data: Some(identity(&data)),
             block: Some(block(&data, &writer)),
             machine: machine_id(),
+            in_use: user.map(|instance| instance.commit),
             ..Expect::spare(identity(&writer))
         };
-        let flushes = Flushes::new(link, runtime, spare_at);
         let shared = Shared::new(writer, flushes).context("the kernel cannot be asked")?;
         let (store, proof) =
             Store::open(shared, &expect).with_context(|| spare.display().to_string())?;

@@ -1,11 +1,11 @@
-//! What the kernel says of its own flushes of the spare.
+//! What the kernel says of its own use of the spare.
 
 use std::io;
 
-use dmremap_protocol::Request;
+use dmremap_protocol::{InstanceInfo, Request};
 use tokio::runtime::Handle;
 
-use super::translate::failures;
+use super::translate::{failures, user};
 use crate::config::resolve::DevNo;
 use crate::link::Link;
 use crate::metadata::{Failures, Flusher};
@@ -21,11 +21,16 @@ impl Flushes {
     pub fn new(link: Link, runtime: Handle, spare: DevNo) -> Flushes {
         Flushes { link, runtime, spare }
     }
+
+    /// Whose they are.
+    pub fn user(&mut self) -> io::Result<Option<InstanceInfo>> {
+        let answer = self.runtime.block_on(self.link.request(&Request::InstanceGet));
+        Ok(user(answer.map_err(io::Error::other)?, self.spare))
+    }
 }
 
 impl Flusher for Flushes {
     fn failures(&mut self) -> io::Result<Option<Failures>> {
-        let answer = self.runtime.block_on(self.link.request(&Request::InstanceGet));
-        Ok(failures(answer.map_err(io::Error::other)?, self.spare))
+        Ok(self.user()?.as_ref().map(failures))
     }
 }

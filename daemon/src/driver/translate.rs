@@ -89,14 +89,17 @@ pub fn instance(info: &InstanceInfo) -> Instance {
     }
 }
 
-/// Of the flushes that the instance on the spare has sent.
-pub fn failures(answer: Vec<Message>, spare: DevNo) -> Option<Failures> {
+/// The instance that uses the spare.
+pub fn user(answer: Vec<Message>, spare: DevNo) -> Option<InstanceInfo> {
     answer.into_iter().find_map(|message| match message {
-        Message::Instance(info) if info.spare_dev == spare.wire() => {
-            Some(Failures { sender: info.instance, count: info.counters.spare_flush_errors })
-        }
+        Message::Instance(info) if info.spare_dev == spare.wire() => Some(info),
         _ => None,
     })
+}
+
+/// Of the flushes of the spare that it has sent.
+pub fn failures(user: &InstanceInfo) -> Failures {
+    Failures { sender: user.instance, count: user.counters.spare_flush_errors }
 }
 
 fn refusal(error: &LinkError) -> Refusal {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use dmremap_policyd::config::resolve::{DevNo, Disks};
 use dmremap_policyd::core::{Area, At, Device, Event, Policy, Span, Status};
 use dmremap_policyd::driver::reader::{self, Reader};
-use dmremap_policyd::driver::translate::failures;
+use dmremap_policyd::driver::translate::{failures, user};
 use dmremap_policyd::driver::writer::{self, Writer};
 use dmremap_policyd::driver::{Ask, Clock, Conversation, Jobs, Kernel, Target};
 use dmremap_policyd::io::probe::ReadAt;
@@ -22,7 +22,7 @@ use dmremap_policyd::metadata::{
 };
 use dmremap_policyd::units::{Sectors, Slot};
 use dmremap_protocol::frame::Refusal;
-use dmremap_protocol::{Message, Request};
+use dmremap_protocol::{InstanceInfo, Message, Request};
 use nix::libc;
 
 use crate::cover::{Region, Task};
@@ -101,11 +101,17 @@ impl Kernel for Link {
     }
 }
 
-/// Of the spare that every instance here has.
+impl Link {
+    /// Of the spare that every instance here has.
+    fn user(&mut self) -> io::Result<Option<InstanceInfo>> {
+        let answer = now(self.request(&Request::InstanceGet)).map_err(io::Error::other)?;
+        Ok(user(answer, DevNo::from_wire(SPARE_DEV)))
+    }
+}
+
 impl Flusher for Link {
     fn failures(&mut self) -> io::Result<Option<Failures>> {
-        let answer = now(self.request(&Request::InstanceGet)).map_err(io::Error::other)?;
-        Ok(failures(answer, DevNo::from_wire(SPARE_DEV)))
+        Ok(self.user()?.as_ref().map(failures))
     }
 }
 
@@ -156,16 +162,18 @@ impl Daemon {
         accept_unreadable_tail: bool,
     ) -> Result<Daemon, Error> {
         let open = |which| Open { sys: sys.clone(), which };
+        sys.lock().task = Task::Open;
+        let port = 100 + sys.lock().life;
+        let link = || Link { sys: sys.clone(), port };
+        let user = link().user().map_err(Error::Flush)?;
         let expect = Expect {
             data: Some(data.clone()),
             block: Some(Sectors(sys.lock().config.block)),
             machine: Some(MACHINE),
+            in_use: user.map(|instance| instance.commit),
             accept_unreadable_tail,
             ..Expect::spare(spare.clone())
         };
-        sys.lock().task = Task::Open;
-        let port = 100 + sys.lock().life;
-        let link = || Link { sys: sys.clone(), port };
         let spare_disk = Shared::new(open(Which::Spare), link()).map_err(Error::Flush)?;
         let (mut store, proof) = Store::open(spare_disk, &expect)?;
         let record = sys.lock().config.record as usize;

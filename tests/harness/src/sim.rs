@@ -240,7 +240,7 @@ impl Sim {
                     sys.oracle.excuses.set_if_endless(Trouble::Verdict, until);
                 }
             }
-            // It must not get the claim; see there.
+            // The kernel did not say that it has a table in use: the claim must be refused; see there.
             Some(Stop::RolledBack { back_ms }) => {
                 sys.daemon_in(back_ms * 1000 + 3 * SECOND, Ev::Continue);
             }
@@ -257,6 +257,9 @@ impl Sim {
         let foreign = matches!(error, Error::Foreign { .. });
         match self.wrong.take() {
             Some(Stop::Swapped { .. }) if foreign => {}
+            Some(Stop::RolledBack { .. }) if matches!(error, Error::Older { .. }) => {
+                sys.view = None
+            }
             None if matches!(error, Error::UnreadableTail { .. }) && sys.mirror_unreadable => {
                 self.accept_tail = true;
             }

@@ -170,8 +170,9 @@ impl Sys {
             }
             Op::RolledBack { back_ms } => match &self.snapshot {
                 None if self.k.owner == 0 => {}
-                None => self.snapshot = Some((self.spare.live(), self.k.id, self.k.commit)),
-                Some((_, id, commit)) if *id == self.k.id && *commit + 1 < self.k.commit => {
+                None => self.snapshot = Some((self.spare.live(), self.k.id, self.k.commits)),
+                // One commit may have been under way.
+                Some((_, id, commits)) if *id == self.k.id && commits + 1 < self.k.commits => {
                     self.crash(Stop::RolledBack { back_ms });
                 }
                 Some(_) => self.snapshot = None,

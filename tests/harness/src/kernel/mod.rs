@@ -145,6 +145,8 @@ pub struct Kernel {
     direct_generation: u64,
     pub owner: u32,
     pub commit: u64,
+    /// Commits that it was told to install, however many records each took.
+    pub commits: u64,
     pub slots: Option<SlotArea>,
     used: Vec<bool>,
     retired: Vec<bool>,
@@ -199,6 +201,7 @@ impl Kernel {
             direct_generation: 0,
             owner: 0,
             commit: 0,
+            commits: 0,
             slots: None,
             used: Vec::new(),
             retired: Vec::new(),

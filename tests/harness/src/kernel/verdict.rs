@@ -214,6 +214,7 @@ impl Sys {
             self.fault_end(id);
             self.k.counts.installs += 1;
         }
+        self.k.commits += u64::from(commit > self.k.commit);
         self.k.commit = commit;
         self.say(|| format!("  installed {ids:?} at commit {commit}"));
         for b in done {

@@ -203,12 +203,13 @@ fn rolled_back(_: &mut Ctx) -> Result<()> {
     wait_until("the refusal", PATIENCE, || {
         let status = policyd(&["status"])?.end()?;
         said = status.stdout + &status.stderr;
-        Ok(said.starts_with("d1: refused") && !status.status.success())
+        Ok(said.starts_with("d1: not served: ") && !status.status.success())
     })
     .with_context(|| served.daemon.log().unwrap_or_default())?;
-    let words = "alarm: the spare ends at commit 1, and the table in use is newer: it was rolled back, \
-                 or is a copy; put the newer one in its place and restart the daemon";
+    let words = "the spare ends at commit 1 and the table in use at 2: it was rolled back, is a copy, \
+                 or cannot be read in part; put the newer one in its place";
     ensure!(said.contains(words), "{said}");
+    ensure!(Image::of(&setup.spare())? == older, "it was written to");
     // What this spare holds is still served; for what is new nobody can promise anything.
     served.disk()?.verify(100, 1, 1)?;
     served.disk()?.write_fails(300, 1, EIO)?;
