@@ -11,7 +11,7 @@ CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dm-remap
 SUDO = $(if $(filter 0,$(shell id -u)),,sudo)
 PACKAGES = binutils gcc libc6-dev make xz-utils zstd cpio kmod dmsetup e2fsprogs fio busybox-static qemu-system-x86 \
 	sparse libdevmapper-dev libclang-dev linux-image-amd64 linux-headers-amd64 linux-source-6.12 nbdkit nbdkit-plugin-dev \
-	xfsprogs btrfs-progs mdadm
+	xfsprogs btrfs-progs mdadm lvm2
 
 # The stock kernels that guests boot: the newest 6.1 and 6.12 that are installed here with headers.
 newest = $(shell ls -d /lib/modules/$(1).*-amd64/build 2>/dev/null | cut -d/ -f4 | grep -v -e -cloud- -e -rt- | \

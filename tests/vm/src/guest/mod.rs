@@ -21,6 +21,7 @@ pub mod kernel;
 pub mod kmsg;
 mod leftovers;
 pub mod load;
+pub mod lvm;
 pub mod manager;
 pub mod md;
 pub mod module;

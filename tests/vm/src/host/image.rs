@@ -22,7 +22,8 @@ use crate::case::Kind;
 const TOOLS: &[&str] =
     &["modprobe", "depmod", "dmsetup", "blkdiscard", "blockdev", "losetup", "mkfs.ext4", "e2fsck"];
 /// Programs in the second archive.
-const EXTRA: &[&str] = &["fio", "fsx", "mkfs.xfs", "xfs_repair", "mkfs.btrfs", "btrfs", "mdadm"];
+const EXTRA: &[&str] =
+    &["fio", "fsx", "mkfs.xfs", "xfs_repair", "mkfs.btrfs", "btrfs", "mdadm", "lvm"];
 /// Modules a case may load; what they need comes along.
 const MODULES: &[&str] = &[
     "dm-mod",
