@@ -222,7 +222,9 @@ impl Sim {
             _ => identity(which, size),
         };
         let (data, spare) = (disk(Which::Data, sectors), disk(Which::Spare, spare));
+        self.sys.lock().opening = true;
         let opened = Daemon::start(&self.sys, &data, &spare, self.accept_tail);
+        self.sys.lock().opening = false;
         match opened {
             Ok(daemon) => self.opened(daemon),
             Err(error) => self.refused(&error),

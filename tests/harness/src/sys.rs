@@ -109,7 +109,7 @@ pub struct Sys {
     pub calm_from: u64,
     /// What the daemon reads and writes instead of the spare.
     pub view: Option<Disk>,
-    /// An earlier state of the spare, the instance, and the commit that was installed then.
+    /// An earlier state of the spare, the instance, and how many commits it had installed by then.
     pub snapshot: Option<(Image, u32, u64)>,
     /// A part of one mirror cannot be read.
     pub mirror_unreadable: bool,
@@ -124,6 +124,10 @@ pub struct Sys {
     pub log: Vec<u64>,
     /// A metadata write to come that is put elsewhere, after so many others to that part.
     pub astray: Option<(Part, u32)>,
+    /// One has been put elsewhere.
+    strayed: bool,
+    /// The daemon is opening the spare.
+    pub opening: bool,
     pub trace: bool,
     pub tags: u64,
     kernel_queue: Queue,
@@ -168,6 +172,8 @@ impl Sys {
             ended: Vec::new(),
             log: Vec::new(),
             astray: None,
+            strayed: false,
+            opening: false,
             trace,
             tags: 0,
             kernel_queue: Queue::new(),
@@ -220,6 +226,9 @@ impl Sys {
         self.now = self.now.max(at);
         match event {
             Ev::Step => self.step(),
+            // One copy of a record is elsewhere and the other comes back in the middle of an opening: it looks like a
+            // record that was never in both.
+            Ev::Unmute if self.opening && self.strayed => self.kernel_in(1000, Ev::Unmute),
             Ev::Unmute => self.spare.mute.clear(),
             Ev::Back(spare) => {
                 self.say(|| "  a disk is back".to_owned());
@@ -368,6 +377,7 @@ impl Sys {
                 self.mirror(mirror.into()) + fate % ((size - len) / 8 + 1) * 8
             }
         };
+        self.strayed = true;
         self.say(|| format!("  what was for {sector} is put at {put}"));
         put
     }
