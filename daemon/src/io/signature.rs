@@ -62,11 +62,13 @@ const SIGNATURES: &[Signature] = &[
     at(0x1fe, &[0x55, 0xaa], "a partition table or boot sector"),
 ];
 
-/// What the disk seems to hold, if anything; the first that is found. What cannot be read is taken
-/// for empty.
+/// What the disk seems to hold, if anything; the first that is found.
 pub fn recognise(disk: &mut BlockDevice) -> Option<&'static str> {
     let size = disk.size().bytes();
-    recognise_with(size, |at, buf| disk.read_at(at, buf))
+    let mut unreadable = false;
+    let found =
+        recognise_with(size, |at, buf| disk.read_at(at, buf).inspect_err(|_| unreadable = true));
+    found.or(unreadable.then_some("something that cannot be read"))
 }
 
 /// What was put over the first block of a spare: its other label copies may be whole, and what they
@@ -75,10 +77,11 @@ pub fn over_label(disk: &mut BlockDevice) -> Option<&'static str> {
     let size = disk.size().bytes();
     recognise_with(size, |at, buf| match at {
         0 => disk.read_at(at, buf),
-        _ => Err(io::ErrorKind::Unsupported.into()),
+        _ => Ok(()),
     })
 }
 
+/// What cannot be read is taken for empty.
 fn recognise_with(
     size: u64,
     mut read: impl FnMut(u64, &mut [u8]) -> io::Result<()>,

@@ -106,7 +106,7 @@ fn foreign_and_swapped(_: &mut Ctx) -> Result<()> {
 
 /// What others write on their disks, by their own tools.
 fn in_other_use(_: &mut Ctx) -> Result<()> {
-    let brd = Brd::load(3, 320)?;
+    let brd = Brd::load(4, 320)?;
     let (data, spare, leg) = (brd.path(0), brd.path(1), brd.path(2));
     let (data_path, spare_path) = (data.display().to_string(), spare.display().to_string());
     let refused = |what: &str| {
@@ -125,7 +125,20 @@ fn in_other_use(_: &mut Ctx) -> Result<()> {
     Kind::Btrfs.mkfs(&spare)?;
     refused("a btrfs file system")?;
     served::forced_format(&data, &spare)?;
-    spare::is_clean(&spare)
+    spare::is_clean(&spare)?;
+
+    let blank = Frail::new("blank", &brd.path(3))?;
+    blank.fail(&[8])?;
+    let path = blank.path().display().to_string();
+    let args = ["format", "--data", &data_path, "--spare", &path, "--weak-identity"];
+    spare::says(
+        &args,
+        1,
+        "seems to hold something that cannot be read; if nothing needs it, format",
+    )?;
+    blank.fail(&[])?;
+    served::format(&data, blank.path())?;
+    blank.device.remove()
 }
 
 /// Disks known by their size only: nothing else tells a clone from its original.
