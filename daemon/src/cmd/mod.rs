@@ -116,6 +116,8 @@ fn daemon(file: PathBuf) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .thread_stack_size(process::STACK)
+        .thread_keep_alive(process::IDLE)
+        .thread_name(process::WAITING)
         .build()
         .context("cannot start")?;
     let served = runtime.block_on(supervisor::run(file));

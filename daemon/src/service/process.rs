@@ -3,11 +3,16 @@
 
 use std::fs;
 use std::io;
+use std::time::Duration;
 
 use nix::sys::mman::{MlockAllFlags, mlockall};
 
 /// Of each thread, in bytes: all of it is locked in memory.
 pub const STACK: usize = 512 << 10;
+/// Of the threads that wait for disks, one each: how long one lasts when it has nothing to do.
+pub const IDLE: Duration = Duration::from_secs(1);
+/// And their name.
+pub const WAITING: &str = "waiting";
 const OOM_SCORE: &str = "/proc/self/oom_score_adj";
 
 /// To be called before any thread starts, because threads inherit part of it.

@@ -20,6 +20,8 @@ use crate::guest::wait_until;
 
 /// How long what is under way may take to end, in guest time.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The name of the threads of the daemon that wait for disks; they end when they have been idle for a second.
+const WAITING: &str = "waiting";
 /// Restarts are well within it.
 const OPTIONS: &str = "hold_deadline_ms = 110000";
 
@@ -128,6 +130,13 @@ impl Scene {
         });
         fs::write("/proc/sys/vm/drop_caches", "3")?;
         let pid = self.served.daemon.pid();
+        // Each has a stack, all of it in memory.
+        wait_until("the end of the daemon's waiting threads", PATIENCE, || {
+            let tasks = fs::read_dir(format!("/proc/{pid}/task"))?;
+            let name = |task: fs::DirEntry| fs::read_to_string(task.path().join("comm"));
+            // One that has just ended has no name.
+            Ok(tasks.flatten().all(|task| name(task).map_or(true, |comm| comm.trim() != WAITING)))
+        })?;
         Ok(Sample {
             rss_kib: kib(&format!("/proc/{pid}/status"), "VmRSS:")?,
             descriptors: fs::read_dir(format!("/proc/{pid}/fd"))?.count() as u64,
