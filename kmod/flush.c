@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * What a failed flush means for later ones (I7). It may have lost any write since the last good
- * one, so somebody must hear of it: its caller, or the next one if the owner sent it by itself.
+ * one, so somebody must hear of it: its caller, or the next one if a daemon sent it by itself.
  */
 #include "shim.h"
 
@@ -61,7 +61,7 @@ blk_status_t dmr_flush_done(struct dmr_bio *pb, enum dmr_dest dest, blk_status_t
 	return spare && !test_bit(DMR_SLOW_EXTENTS, &inst->slow) ? BLK_STS_OK : status;
 }
 
-/* The owner has seen a flush of the spare fail that did not come through map. */
+/* A flush of the spare has failed that did not come through map: whoever opens it sends some, too. */
 int dmr_flush_failed(struct sk_buff *skb, struct genl_info *info)
 {
 	struct dmr_instance *inst = info->user_ptr[0];

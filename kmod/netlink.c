@@ -77,6 +77,7 @@ static void post_doit(const struct genl_split_ops *ops, struct sk_buff *skb, str
  */
 static int pre_doit(const struct genl_split_ops *ops, struct sk_buff *skb, struct genl_info *info)
 {
+	bool anybody = ops->cmd == DM_REMAP_CMD_CLAIM || ops->cmd == DM_REMAP_CMD_FLUSH_FAILED;
 	struct nlattr *fault = info->attrs[DM_REMAP_A_FAULT_ID];
 	struct dmr_instance *inst;
 	int r;
@@ -93,7 +94,7 @@ static int pre_doit(const struct genl_split_ops *ops, struct sk_buff *skb, struc
 	inst->noio = memalloc_noio_save();
 	info->user_ptr[0] = inst;
 	info->user_ptr[1] = fault ? dmr_fault_find(inst, nla_get_u64(fault)) : NULL;
-	if (ops->cmd != DM_REMAP_CMD_CLAIM && inst->owner != info->snd_portid)
+	if (!anybody && inst->owner != info->snd_portid)
 		r = dmr_refuse(info->extack, -EACCES, "the sender has not claimed the instance");
 	else if (fault && !info->user_ptr[1])
 		r = dmr_refuse(info->extack, -ENOENT, "no such fault");

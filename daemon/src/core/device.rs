@@ -53,8 +53,6 @@ pub struct Device {
     /// Slots that failed, for the next commit.
     pub(super) retire: Vec<Change>,
     pub(super) flushing: bool,
-    /// The kernel has yet to hear that a flush of ours failed.
-    pub(super) flush_untold: bool,
     pub(super) installing: bool,
     pub(super) metadata_dead: bool,
     /// When a commit may find room again.
@@ -97,7 +95,6 @@ impl Device {
             proof,
             retire: Vec::new(),
             flushing: false,
-            flush_untold: false,
             installing: false,
             metadata_dead: false,
             log_full: None,
@@ -146,7 +143,6 @@ impl Device {
             Event::ReadDone { id, results } => self.read_done(id, &results),
             Event::FlushDone { ok } => self.flush_done(ok),
             Event::FlushFailed => self.flush_failed(),
-            Event::FlushFailureTold(result) => self.flush_failure_told(result),
             Event::CommitDone(result) => self.commit_done(result),
         }
         self.settle();
@@ -171,9 +167,6 @@ impl Device {
                 self.out.push(Action::Claim { commit, area: self.area });
             }
             Phase::Serving => {
-                if std::mem::take(&mut self.flush_untold) {
-                    self.out.push(Action::TellFlushFailed);
-                }
                 self.flush();
                 self.install();
                 self.commit();

@@ -189,10 +189,8 @@ pub enum Event {
     FlushDone {
         ok: bool,
     },
-    /// A flush of the spare has failed, whatever it was for; comes before the answer to that.
+    /// A flush of the spare has failed, whatever it was for, and the kernel knows; comes before the answer to that.
     FlushFailed,
-    /// Answers [`Action::TellFlushFailed`].
-    FlushFailureTold(Result<(), Refusal>),
     /// Answers Commit and Restate.
     CommitDone(Result<Durable, CommitFailure>),
 }
@@ -234,8 +232,6 @@ pub enum Action {
         until: Option<Duration>,
     },
     FlushSpare,
-    /// Writes to slots that the kernel acknowledged may be lost: the next flush must say so (I7).
-    TellFlushFailed,
     Commit(Vec<Change>),
     Restate,
     Alarm {

@@ -1,7 +1,7 @@
 //! From damage to a place that outlives a power cut: slots, PLACE, flush, check.
 
 use super::device::Device;
-use super::event::{Action, Alarm, FaultId, Listed, Piece, Refusal, Status};
+use super::event::{Action, Alarm, FaultId, Listed, Piece, Status};
 use super::fault::{Fault, Step, Verdict, segments};
 use super::search::{Part, Search};
 use super::snapshot::Happening;
@@ -175,19 +175,11 @@ impl Device {
         }
     }
 
-    /// One of our own, of placed data or of metadata, which the kernel does not see.
+    /// One of our own, of placed data or of metadata; the kernel has been told.
     pub(super) fn flush_failed(&mut self) {
-        self.flush_untold = true;
-        // As the kernel will count it.
+        // As the kernel has counted it.
         self.instance.iter_mut().for_each(|instance| instance.spare_flush_fails += 1);
         self.alarm(Alarm::SpareFlush, "the spare fails its flushes".into());
-    }
-
-    pub(super) fn flush_failure_told(&mut self, result: Result<(), Refusal>) {
-        if let Err(refusal) = result {
-            self.flush_untold = true;
-            self.refused(refusal);
-        }
     }
 
     pub(super) fn check(&mut self, id: FaultId) {

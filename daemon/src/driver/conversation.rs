@@ -159,10 +159,7 @@ impl<K: Kernel, C: Clock> Conversation<K, C> {
     /// Carries the action out; the event is its answer if it has one already.
     async fn act(&mut self, action: Action) -> Option<Event> {
         let id = self.instance.as_ref().map_or(0, |instance| instance.instance);
-        let last = matches!(
-            action,
-            Action::Install { .. } | Action::TellFlushFailed | Action::Alarm { .. }
-        );
+        let last = matches!(action, Action::Install { .. } | Action::Alarm { .. });
         if self.jobs.is_none() && !last {
             return None;
         }

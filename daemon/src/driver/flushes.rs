@@ -33,4 +33,11 @@ impl Flusher for Flushes {
     fn failures(&mut self) -> io::Result<Option<Failures>> {
         Ok(self.user()?.as_ref().map(failures))
     }
+
+    fn failed(&mut self) -> io::Result<()> {
+        let Some(user) = self.user()? else { return Ok(()) };
+        let tell = Request::FlushFailed { instance: user.instance };
+        let told = self.runtime.block_on(self.link.request(&tell));
+        told.map(drop).map_err(io::Error::other)
+    }
 }

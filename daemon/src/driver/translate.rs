@@ -44,7 +44,6 @@ pub fn request(instance: u32, action: &Action) -> Option<Request> {
         },
         Action::Release { fault } => Request::Release { instance, fault: fault.0 },
         Action::Fail { fault } => Request::Fail { instance, fault: fault.0 },
-        Action::TellFlushFailed => Request::FlushFailed { instance },
         Action::Read { .. }
         | Action::FlushSpare
         | Action::Commit(_)
@@ -63,7 +62,6 @@ pub fn event(action: &Action, answer: Answer) -> Option<Event> {
         Action::Load(_) => Event::Loaded(done(answer)),
         Action::Ready => Event::ReadyDone(done(answer)),
         Action::Install { .. } => Event::InstallDone(done(answer)),
-        Action::TellFlushFailed => Event::FlushFailureTold(done(answer)),
         Action::Try { fault, .. }
         | Action::Place { fault, .. }
         | Action::Release { fault }

@@ -54,7 +54,7 @@ fn run<D: Disk>(mut writer: Writer<D>, jobs: &Receiver<Job>, events: &UnboundedS
             break;
         }
     }
-    writer.close().into_iter().for_each(|event| drop(events.send(event)));
+    writer.close();
 }
 
 /// A commit of the core may take several records. They need not be atomic together, because nothing
@@ -71,7 +71,9 @@ pub struct Writer<D> {
 
 impl<D: Disk> Writer<D> {
     pub fn new(store: Store<D>) -> Writer<D> {
-        Writer { store, submitted: false, waiting: VecDeque::new(), told: 0 }
+        // What was lost while it was opened, no place was sent to yet.
+        let told = store.flush_failures();
+        Writer { store, submitted: false, waiting: VecDeque::new(), told }
     }
 
     /// The answer is the last of the events.
@@ -93,13 +95,12 @@ impl<D: Disk> Writer<D> {
     }
 
     /// Nothing comes after it.
-    pub fn close(&mut self) -> Option<Event> {
+    pub fn close(&mut self) {
         if self.idle() {
             if let Err(error) = self.store.leave() {
                 tracing::warn!("the spare is left marked as in use: {error}");
             }
         }
-        self.news()
     }
 
     /// Of failed flushes, whatever they were for.

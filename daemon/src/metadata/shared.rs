@@ -1,7 +1,7 @@
 //! A disk that somebody else flushes too: the kernel does, for those who use the mapped device.
 //!
 //! A flush that fails may lose whatever the disk had not written by then, whoever wrote it, and the next one
-//! succeeds all the same. Nobody but its sender is told, so one of ours that succeeds proves nothing
+//! succeeds all the same. Nobody but its sender is told: we tell of ours, and one of ours that succeeds proves nothing
 //! until it is known that none of theirs failed meanwhile.
 
 use std::io;
@@ -23,6 +23,9 @@ pub struct Failures {
 pub trait Flusher {
     /// Includes every failure of a flush that had ended; none if nobody else has the disk.
     fn failures(&mut self) -> io::Result<Option<Failures>>;
+    /// One of ours has failed, and may have lost what its own was to cover. It must hear of it before anybody else is
+    /// told that something is durable.
+    fn failed(&mut self) -> io::Result<()>;
 }
 
 /// A flush succeeded, and what it was to cover may yet be lost.
@@ -45,20 +48,22 @@ pub struct Shared<D, F> {
     other: F,
     /// As of the last flush of ours that the disk took.
     seen: Option<Failures>,
+    /// One of ours has failed, and the other does not know.
+    untold: bool,
 }
 
 impl<D: Disk, F: Flusher> Shared<D, F> {
     /// Nothing has been written to the disk yet that is to be flushed through it.
     pub fn new(disk: D, mut other: F) -> io::Result<Shared<D, F>> {
-        let seen = ask(&mut other)?;
-        Ok(Shared { disk, other, seen })
+        let seen = asked(|| other.failures())?;
+        Ok(Shared { disk, other, seen, untold: false })
     }
 }
 
-fn ask(other: &mut impl Flusher) -> io::Result<Option<Failures>> {
-    let mut answer = other.failures();
+fn asked<T>(mut ask: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let mut answer = ask();
     for _ in 1..ASKS {
-        answer = answer.or_else(|_| other.failures());
+        answer = answer.or_else(|_| ask());
     }
     answer
 }
@@ -79,8 +84,16 @@ impl<D: Disk, F: Flusher> Disk for Shared<D, F> {
 
     /// Fails with a [`Doubt`] if somebody else's failed since the one before.
     fn flush(&mut self) -> io::Result<()> {
-        self.disk.flush()?;
-        let now = ask(&mut self.other).map_err(|e| io::Error::other(Doubt::Unknown(e)))?;
+        let flushed = self.disk.flush();
+        self.untold |= flushed.is_err();
+        if self.untold {
+            self.untold = asked(|| self.other.failed())
+                .inspect_err(|e| tracing::error!("the kernel is not told of a failed flush: {e}"))
+                .is_err();
+        }
+        flushed?;
+        let unknown = |e| io::Error::other(Doubt::Unknown(e));
+        let now = asked(|| self.other.failures()).map_err(unknown)?;
         let before = std::mem::replace(&mut self.seen, now);
         let begun = before.is_none() && now.is_some_and(|now| now.count == 0);
         // The last failures of a sender that is gone are not known.

@@ -115,10 +115,11 @@
  *	EBUSY: it overlaps a fault, the instance is not ready, or it has as many
  *	faults as it can.
  * @DM_REMAP_CMD_DOORBELL: event: INSTANCE.
- * @DM_REMAP_CMD_FLUSH_FAILED: do: INSTANCE; a flush of the spare that the owner sent
- *	by itself has failed. It counts in spare_flush_fails, and the next flush
- *	of the mapped device fails although its disks obey: what its callers
- *	wrote to slots before may be lost, and they were told of no failure.
+ * @DM_REMAP_CMD_FLUSH_FAILED: do: INSTANCE; a flush of the spare that did not come
+ *	through the mapped device has failed. No claim is needed: a daemon that
+ *	opens the spare sends some, too. It counts in spare_flush_fails, and the
+ *	next flush of the mapped device fails although its disks obey: what its
+ *	callers wrote to slots before may be lost, and they were told of no failure.
  */
 enum dm_remap_cmd {
 	DM_REMAP_CMD_UNSPEC,

@@ -113,6 +113,12 @@ impl Flusher for Link {
     fn failures(&mut self) -> io::Result<Option<Failures>> {
         Ok(self.user()?.as_ref().map(failures))
     }
+
+    fn failed(&mut self) -> io::Result<()> {
+        let Some(user) = self.user()? else { return Ok(()) };
+        let told = now(self.request(&Request::FlushFailed { instance: user.instance }));
+        told.map(drop).map_err(io::Error::other)
+    }
 }
 
 struct Time(Handle);
@@ -317,7 +323,7 @@ impl Daemon {
             self.write();
         }
         self.sys.lock().task = Task::Close;
-        self.told.extend(self.writer.close());
+        self.writer.close();
         self.conversation.end();
         while let Some(event) = self.told.pop_front() {
             now(self.conversation.handle(event));

@@ -174,7 +174,10 @@ impl Sim {
             Next::Done => {}
             Next::Stop(stop) => self.stop(stop),
             Next::Daemon(Ev::Boot) => self.boot(),
-            Next::Daemon(Ev::Start) => self.start(),
+            Next::Daemon(Ev::Start) => {
+                self.start();
+                self.is_told();
+            }
             Next::Daemon(Ev::Continue) if self.wrong.is_some() => {
                 let back_ms = 10;
                 self.wrong = None;
@@ -187,11 +190,22 @@ impl Sim {
             }
             Next::Daemon(event) => match (&mut self.stopped, &mut self.daemon) {
                 (Some(waiting), _) => waiting.push(event),
-                (None, Some(daemon)) => daemon.run(event),
+                (None, Some(daemon)) => {
+                    daemon.run(event);
+                    self.is_told();
+                }
                 (None, None) => {}
             },
         }
         true
+    }
+
+    /// What a flush of the daemon's has lost, the kernel has heard of before the daemon does anything else (I7).
+    fn is_told(&self) {
+        let mut sys = self.sys.lock();
+        if std::mem::take(&mut sys.untold) && sys.stop.is_none() {
+            sys.oracle.violate("I7: nobody was told of a flush that failed".into());
+        }
     }
 
     fn boot(&mut self) {

@@ -126,6 +126,8 @@ pub struct Sys {
     pub astray: Option<(Part, u32)>,
     /// One has been put elsewhere.
     strayed: bool,
+    /// A flush of the daemon's has failed, and the kernel has not heard of it.
+    pub untold: bool,
     /// The daemon is opening the spare.
     pub opening: bool,
     pub trace: bool,
@@ -173,6 +175,7 @@ impl Sys {
             log: Vec::new(),
             astray: None,
             strayed: false,
+            untold: false,
             opening: false,
             trace,
             tags: 0,
@@ -395,6 +398,7 @@ impl Sys {
         let result = self.spare_view().flush();
         if result.is_err() {
             self.oracle.flush_failed(self.now, true);
+            self.untold |= self.k.on && self.k.mapped;
         }
         let time = self.rng.range(1, 40);
         self.advance(time);

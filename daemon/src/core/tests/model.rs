@@ -159,6 +159,7 @@ impl World {
                 let ok = !self.chance(10);
                 self.kernel.flushed(ok, &self.covered);
                 if !ok {
+                    self.kernel.flush_fails += 1;
                     self.tell(Event::FlushFailed);
                 }
                 Event::FlushDone { ok }
@@ -168,10 +169,6 @@ impl World {
                 Event::CommitDone(Err(CommitFailure::Full))
             }
             Action::Commit(_) | Action::Restate => self.write_log(),
-            Action::TellFlushFailed => {
-                self.kernel.flush_fails += 1;
-                Event::FlushFailureTold(Ok(()))
-            }
             Action::Alarm { .. } | Action::SetTimer(_) => unreachable!("not answered"),
         }
     }

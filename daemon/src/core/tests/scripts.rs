@@ -215,25 +215,11 @@ fn a_failed_flush_voids_a_place_that_it_was_not_sent_for() {
     script.bell();
     script.listed(Script::placed(64), &[]);
     let actions = script.device.handle(script.now, Event::FlushFailed);
-    assert!(matches!(actions[0], Action::Alarm { alarm: Alarm::SpareFlush, .. }));
-    assert_eq!(actions[1..], [Action::TellFlushFailed]);
+    assert!(matches!(actions[..], [Action::Alarm { alarm: Alarm::SpareFlush, .. }]));
     script.fails = 1;
-    script.expect(Event::FlushFailureTold(Ok(())), &[]);
     script.expect(Event::FlushDone { ok: false }, &[Action::FlushSpare]);
     script.expect(Event::FlushDone { ok: true }, &[Action::List]);
     script.listed(Script::placed(64), &[place]);
-}
-
-/// Who has placed nothing has to tell all the same: others wrote to installed slots.
-#[test]
-fn a_failed_flush_is_told_until_the_kernel_has_heard_it() {
-    let mut script = Script::serving(Table::default());
-    let actions = script.device.handle(script.now, Event::FlushFailed);
-    assert_eq!(actions[1..], [Action::TellFlushFailed]);
-    let refused = Event::FlushFailureTold(Err(Refusal::NoMemory));
-    let actions = script.device.handle(script.now, refused);
-    assert!(actions.contains(&Action::TellFlushFailed), "{actions:?}");
-    script.expect(Event::FlushFailureTold(Ok(())), &[]);
 }
 
 #[test]

@@ -1,15 +1,16 @@
 //! Somebody else's flush fails under a commit, and takes with it what had been written.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 
 use super::*;
 use crate::metadata::{CommitError, Disk, Failures, Flusher, Shared};
 
-/// What the other says, one answer a question; then the last one for ever. `None` is no answer.
+/// What the other says, one answer a question; then the last one for ever. `None` is no answer. And how many failures
+/// of ours it was told of, of `deaf` more it does not hear.
 #[derive(Clone, Default)]
-struct Other(Rc<RefCell<Vec<Option<Option<Failures>>>>>);
+struct Other(Rc<RefCell<Vec<Option<Option<Failures>>>>>, Rc<Cell<u32>>, Rc<Cell<u32>>);
 
 fn says(sender: u32, count: u64) -> Option<Option<Failures>> {
     Some(Some(Failures { sender, count }))
@@ -26,6 +27,16 @@ impl Flusher for Other {
         let mut answers = self.0.borrow_mut();
         let answer = if answers.len() > 1 { answers.pop() } else { answers.last().copied() };
         answer.flatten().ok_or_else(|| io::Error::other("no answer"))
+    }
+
+    fn failed(&mut self) -> io::Result<()> {
+        let Other(_, told, deaf) = self;
+        if let Some(left) = deaf.get().checked_sub(1) {
+            deaf.set(left);
+            return Err(io::Error::other("not heard"));
+        }
+        told.set(told.get() + 1);
+        Ok(())
     }
 }
 
@@ -100,11 +111,34 @@ fn a_lost_answer_is_asked_for_again() {
     assert!(disk.flush().unwrap_err().to_string().contains("cannot be told: no answer"));
 }
 
-/// A failure of ours is the disk's own, and not a doubt.
+/// A failure of ours is the disk's own, and not a doubt; the other hears of it before anybody else does.
 #[test]
-fn a_flush_that_the_disk_fails_is_counted_as_ours() {
-    let (mut store, _) = shared(formatted());
+fn a_flush_that_the_disk_fails_is_counted_as_ours_and_told() {
+    let (mut store, Other(_, told, deaf)) = shared(formatted());
     store.disk.disk.flushes = vec![false];
     assert!(store.flush().is_err());
-    assert_eq!(store.flush_failures(), 1);
+    assert_eq!((store.flush_failures(), told.get()), (1, 1));
+    assert!(store.flush().is_ok());
+    assert_eq!(told.get(), 1);
+    // It is told again with the next one if nobody has heard it.
+    deaf.set(3);
+    store.disk.disk.flushes = vec![false];
+    assert!(store.flush().is_err());
+    assert_eq!(told.get(), 1);
+    assert!(store.flush().is_ok());
+    assert_eq!(told.get(), 2);
+}
+
+/// The instance may be in service, with slots written since the last good flush, and nobody is left to remember it.
+#[test]
+fn a_flush_that_fails_in_an_opening_that_fails_is_told() {
+    // Five copies, the body of the checkpoint, which is not tried again, and the superblock that puts it in force.
+    for (flush, tries) in [3, 3, 3, 3, 3, 1, 3].into_iter().enumerate() {
+        let other = Other::default();
+        other.will_say(&[says(1, 0)]);
+        let mut disk = formatted();
+        disk.flushes = [vec![true; flush], vec![false; 3]].concat();
+        assert!(Store::open(Shared::new(disk, other.clone()).unwrap(), &expect()).is_err());
+        assert_eq!(other.1.get(), tries, "from flush {flush}");
+    }
 }

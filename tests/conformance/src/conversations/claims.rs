@@ -93,7 +93,6 @@ fn only_the_owner(t: &mut Talk) -> Result<()> {
             release(1),
             fail(1),
             fence(0, 8),
-            Request::FlushFailed { instance: INSTANCE },
         ]
     };
     for request in requests() {

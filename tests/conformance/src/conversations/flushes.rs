@@ -5,7 +5,7 @@ use dmremap_protocol::Request;
 use dmremap_protocol::uapi::{InstanceFlags, Kind};
 
 use super::Conversation;
-use crate::talk::{INSTANCE, Talk, extent};
+use crate::talk::{B, INSTANCE, Talk, extent};
 use crate::{Access, Disk, Status, Step};
 
 pub(super) const ALL: &[Conversation] = &[
@@ -77,7 +77,8 @@ fn used_spare(t: &mut Talk) -> Result<()> {
 
 fn owed(t: &mut Talk) -> Result<()> {
     t.serve(&[extent(1000, 1, Kind::Mapped, 64)])?;
-    t.ok(Request::FlushFailed { instance: INSTANCE })?;
+    // Whoever has the spare open: the one who is about to claim the instance, say.
+    t.ok_by(B, Request::FlushFailed { instance: INSTANCE })?;
     flags(t, &[InstanceFlags::SPARE_FLUSH_BAD])?;
     durable(t, Status::Io)?;
     flush(t, Status::Io)?;

@@ -1,6 +1,7 @@
 //! `flush.c`: what a failed flush means for later ones.
 
 use super::bio::{Reason, Sts};
+use crate::oracle::Trouble;
 use crate::script::Which;
 use crate::sys::Sys;
 
@@ -48,7 +49,9 @@ impl Sys {
         if spare && !self.k.mapped { Sts::Ok } else { told }
     }
 
-    pub(super) fn owner_flush_failed(&mut self) {
+    pub(super) fn daemons_flush_failed(&mut self) {
+        self.untold = false;
+        self.oracle.excuses.set(Trouble::Flush, u64::MAX);
         self.k.flush_fails[Which::Spare as usize] += 1;
         self.k.flush_owed |= self.k.mapped;
         self.k.flush_bad[Which::Spare as usize] = true;

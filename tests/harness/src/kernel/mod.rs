@@ -137,7 +137,7 @@ pub struct Kernel {
     begins: Vec<bool>,
     pub extents: u64,
     /// There were extents when the table was last published.
-    mapped: bool,
+    pub mapped: bool,
     /// The request's allocation, counted from 1, that finds no memory; 0: none.
     pub memory_fails: u64,
     pub ready: bool,

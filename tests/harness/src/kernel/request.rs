@@ -4,7 +4,6 @@ use dmremap_protocol::uapi::{MAX_INSTALL, MAX_LOAD, MAX_PIECES};
 use dmremap_protocol::{Message, Request};
 use nix::libc;
 
-use crate::oracle::Trouble;
 use crate::sys::Sys;
 
 type Answer = Result<Vec<Message>, i32>;
@@ -64,6 +63,7 @@ impl Sys {
             Request::Claim { slots, commit, .. } => {
                 return self.claim(port, *slots, *commit).map(|()| Vec::new());
             }
+            Request::FlushFailed { .. } => {}
             _ if self.k.owner != port => return Err(libc::EACCES),
             _ => {}
         }
@@ -89,8 +89,7 @@ impl Sys {
                 return self.fence(*start, *len).map(|id| vec![Message::FaultId(id)]);
             }
             _ => {
-                self.owner_flush_failed();
-                self.oracle.excuses.set(Trouble::Flush, u64::MAX);
+                self.daemons_flush_failed();
                 Ok(())
             }
         };
