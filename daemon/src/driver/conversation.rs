@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dmremap_protocol::{InstanceInfo, Message, Request};
 
@@ -178,8 +178,6 @@ impl<K: Kernel, C: Clock> Conversation<K, C> {
         // A thread that is gone is noticed by the end of its events.
         match action {
             Action::Read { id, spans, retries, until } => {
-                let left = |at: Duration| at.saturating_sub(self.clock.now());
-                let until = until.map(|at| Instant::now() + left(at));
                 let job = reader::Job { id, spans, retries, until };
                 drop(self.jobs.as_ref().map(|jobs| jobs.reader.send(job)));
             }

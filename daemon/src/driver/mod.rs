@@ -86,6 +86,8 @@ pub struct Threads {
     pub events: UnboundedReceiver<Event>,
     /// Ends when the writer has closed the spare.
     pub closed: oneshot::Receiver<()>,
+    /// The clock of all of them.
+    pub begun: Instant,
 }
 
 pub struct Driver<K> {
@@ -104,8 +106,7 @@ impl<K: Kernel> Driver<K> {
         target: Target,
         threads: Threads,
     ) -> Driver<K> {
-        let begun = Instant::now();
-        let Threads { jobs, events, closed } = threads;
+        let Threads { jobs, events, closed, begun } = threads;
         let conversation = Conversation::new(name.clone(), core, kernel, begun, target, jobs);
         Driver { name, conversation, events, closed, begun }
     }
@@ -141,7 +142,7 @@ impl<K: Kernel> Driver<K> {
         }
     }
 
-    /// The claim outlives the writer: the kernel is told of a flush that fails at the very end.
+    /// The claim outlives the writer: what it commits at the very end is installed.
     async fn end(mut self) {
         self.conversation.end();
         loop {

@@ -3,10 +3,11 @@
 use std::io;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::Clock;
 use crate::core::{At, Event, ReadId, Span, Status};
 use crate::io::BlockDevice;
 use crate::io::probe::{self, Class, ReadAt};
@@ -18,24 +19,28 @@ pub struct Job {
     pub id: ReadId,
     pub spans: Vec<Span>,
     pub retries: u32,
-    pub until: Option<Instant>,
+    /// By the driver's clock.
+    pub until: Option<Duration>,
 }
 
 /// The two disks, by descriptors of its own.
-pub struct Reader<D> {
+pub struct Reader<D, C> {
     data: D,
     spare: D,
+    clock: C,
     buffer: Vec<u8>,
 }
 
-impl<D: ReadAt> Reader<D> {
-    pub fn new(data: D, spare: D) -> Reader<D> {
-        Reader { data, spare, buffer: Vec::new() }
+impl<D: ReadAt, C: Clock> Reader<D, C> {
+    pub fn new(data: D, spare: D, clock: C) -> Reader<D, C> {
+        Reader { data, spare, clock, buffer: Vec::new() }
     }
 
     pub fn work(&mut self, job: Job) -> Event {
-        let late = || job.until.is_some_and(|until| until <= Instant::now());
-        let read = |span| if late() { Status::NotDone } else { self.read(span, job.retries) };
+        let read = |span| match job.until {
+            Some(until) if until <= self.clock.now() => Status::NotDone,
+            _ => self.read(span, job.retries),
+        };
         Event::ReadDone { id: job.id, results: job.spans.iter().map(read).collect() }
     }
 
@@ -57,7 +62,7 @@ impl<D: ReadAt> Reader<D> {
 /// Ends when its jobs' sender is gone. Jobs of faults that have ended take no time, so what waits is bounded as
 /// the kernel bounds faults.
 pub fn start(
-    mut reader: Reader<BlockDevice>,
+    mut reader: Reader<BlockDevice, Instant>,
     jobs: mpsc::Receiver<Job>,
     events: UnboundedSender<Event>,
 ) -> io::Result<JoinHandle<()>> {
@@ -72,8 +77,6 @@ pub fn start(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::units::{Sector, Sectors};
 
@@ -91,9 +94,9 @@ mod tests {
     /// One that nobody waits for any more delays those that come after it by one read at most.
     #[test]
     fn a_job_ends_with_the_fault_that_it_is_for() {
-        let mut reader = Reader::new(Dying(0), Dying(0));
+        let mut reader = Reader::new(Dying(0), Dying(0), Instant::now());
         let spans = vec![Span { at: At::Data(Sector(8)), len: Sectors(1) }; 1000];
-        let until = Some(Instant::now() + Duration::from_millis(10));
+        let until = Some(Duration::from_millis(10));
         let told = reader.work(Job { id: ReadId(1), spans, retries: 0, until });
         let Event::ReadDone { results, .. } = told else { panic!("{told:?}") };
         assert_eq!(results.len(), 1000);

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::mpsc as threads;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use dmremap_protocol::InstanceInfo;
@@ -69,11 +70,13 @@ impl Device {
         let (to_writer, writes) = threads::channel();
         let start = "cannot start a thread";
         // The reader ends with its driver, whenever its last read returns.
-        reader::start(Reader::new(data, spare), reads, events.clone()).context(start)?;
+        let begun = Instant::now();
+        let reader = Reader::new(data, spare, begun);
+        reader::start(reader, reads, events.clone()).context(start)?;
         let (closing, closed) = oneshot::channel();
         let writer = writer::start(store, writes, events, closing).context(start)?;
         let jobs = Jobs { reader: to_reader, writer: to_writer };
-        let threads = Threads { jobs, events: told, closed };
+        let threads = Threads { jobs, events: told, closed, begun };
         let (asks, asked) = mpsc::channel(ASKS);
         tokio::spawn(hear(bells, asks.downgrade()));
         let driver = Driver::new(name.to_owned(), core, link, target, threads);

@@ -249,10 +249,14 @@ impl Supervisor {
     /// Lets it through.
     fn enter(&mut self, device: Device) {
         finish(&device);
-        let (handle, policy) = (device.handle.clone(), self.starter.config.policy.clone());
         // A reload may have come between.
-        tokio::spawn(async move { handle.set_policy(policy).await });
+        self.give_policy(&device);
         self.devices.insert(device.name().to_owned(), device);
+    }
+
+    fn give_policy(&self, device: &Device) {
+        let (handle, policy) = (device.handle.clone(), self.starter.config.policy.clone());
+        tokio::spawn(async move { handle.set_policy(policy).await });
     }
 
     fn listed(&mut self, instances: Vec<InstanceInfo>) {
@@ -283,6 +287,7 @@ impl Supervisor {
             Ok(None) => {}
             Ok(Some(device)) => {
                 tracing::info!("{}: adopted", device.name());
+                self.give_policy(&device);
                 self.devices.insert(device.name().to_owned(), device);
             }
             Err(error) => {
@@ -346,6 +351,8 @@ impl Supervisor {
             Ok(Reloaded { config, started }) => {
                 self.failed.retain(|name, _| config.device(name).is_some());
                 self.starter.config = config;
+                // One may have come between.
+                self.devices.values().for_each(|device| self.give_policy(device));
                 for device in started {
                     self.failed.remove(device.name());
                     self.enter(device);

@@ -148,7 +148,7 @@ pub const MACHINE: Uuid = Uuid([7; 16]);
 pub struct Daemon {
     sys: Handle,
     conversation: Conversation<Link, Time>,
-    reader: Reader<Open>,
+    reader: Reader<Open, Time>,
     writer: Writer<Shared<Open, Link>>,
     reads: Receiver<reader::Job>,
     writes: Receiver<writer::Job>,
@@ -205,7 +205,7 @@ impl Daemon {
         Ok(Daemon {
             sys: sys.clone(),
             conversation,
-            reader: Reader::new(open(Which::Data), open(Which::Spare)),
+            reader: Reader::new(open(Which::Data), open(Which::Spare), Time(sys.clone())),
             writer: Writer::new(store),
             reads,
             writes,
