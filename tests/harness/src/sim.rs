@@ -1,5 +1,6 @@
 //! One simulation, from its script to its verdict.
 
+use dmremap_policyd::core::Alarm;
 use dmremap_policyd::metadata::Error;
 use dmremap_policyd::table::Kind;
 
@@ -80,6 +81,7 @@ impl Sim {
         self.read_all();
         self.sys.lock().stop = Some(Stop::Cut { off_ms: 10 });
         self.come_to_rest("the last power cut");
+        self.same_tables();
         self.read_all();
     }
 
@@ -193,11 +195,27 @@ impl Sim {
                 (None, Some(daemon)) => {
                     daemon.run(event);
                     self.is_told();
+                    self.is_in_service();
                 }
                 (None, None) => {}
             },
         }
         true
+    }
+
+    /// A spare that was away excuses for longer than a trial takes only if the metadata were given up meanwhile.
+    fn is_in_service(&self) {
+        const TRIAL: u64 = 2 * SECOND;
+        let mut sys = self.sys.lock();
+        let over = !sys.spare.gone && sys.now > sys.back_at + TRIAL;
+        if !over || !sys.oracle.excuses.is_endless(Trouble::Verdict) {
+            return;
+        }
+        let alarms = self.daemon.as_ref().map(|daemon| daemon.core().snapshot().alarms);
+        if alarms.is_some_and(|alarms| !alarms.contains_key(&Alarm::MetadataDead)) {
+            let now = sys.now;
+            sys.oracle.excuses.set(Trouble::Verdict, now);
+        }
     }
 
     /// What a flush of the daemon's has lost, the kernel has heard of before the daemon does anything else (I7).

@@ -128,6 +128,8 @@ pub struct Sys {
     strayed: bool,
     /// A flush of the daemon's has failed, and the kernel has not heard of it.
     pub untold: bool,
+    /// When a disk came back last.
+    pub back_at: u64,
     /// The daemon is opening the spare.
     pub opening: bool,
     pub trace: bool,
@@ -177,6 +179,7 @@ impl Sys {
             strayed: false,
             untold: false,
             opening: false,
+            back_at: 0,
             trace,
             tags: 0,
             kernel_queue: Queue::new(),
@@ -237,6 +240,7 @@ impl Sys {
                 self.say(|| "  a disk is back".to_owned());
                 let disk = if spare { &mut self.spare } else { &mut self.data };
                 (disk.gone, disk.storm) = (false, false);
+                self.back_at = self.now;
             }
             _ if boot == self.boot => self.kernel_event(event),
             _ => {}

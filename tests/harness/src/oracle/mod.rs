@@ -160,7 +160,8 @@ impl Oracle {
             }
         }
         self.excuses.set(Trouble::Flush, u64::MAX);
-        self.excuses.trouble(Trouble::Verdict, now + 10_000_000);
+        // What was placed under it is placed again.
+        self.excuses.place_failed(now);
         self.excuses.trouble(Trouble::Spare, now + 10_000_000);
     }
 
