@@ -74,7 +74,7 @@ impl Checks {
     }
 
     /// What is not durable is forgotten, and slots of mappings that were replaced may be free.
-    pub fn power_cut(&mut self) {
+    pub fn instance_gone(&mut self) {
         self.installed.clear();
         self.fresh.clear();
         self.placed.clear();

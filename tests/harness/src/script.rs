@@ -156,6 +156,10 @@ pub enum Op {
         ms: u64,
         hold_ms: u64,
     },
+    /// The mapped device is removed once it is idle, and made again after a time; the daemon lives on.
+    Remade {
+        ms: u64,
+    },
     /// The daemon starts with an earlier copy of the spare, then with the right one.
     RolledBack {
         back_ms: u64,

@@ -228,7 +228,7 @@ impl Sim {
 
     fn boot(&mut self) {
         let mut sys = self.sys.lock();
-        if sys.k.on {
+        if sys.k.on || sys.removed {
             return;
         }
         sys.say(|| "power on".to_owned());
@@ -239,11 +239,11 @@ impl Sim {
     }
 
     fn start(&mut self) {
-        if self.daemon.is_some() || !self.sys.lock().k.on {
-            return;
-        }
         let (sectors, spare) = {
             let sys = self.sys.lock();
+            if self.daemon.is_some() || !(sys.k.on || sys.removed) {
+                return;
+            }
             sys.say(|| "the daemon starts".to_owned());
             (sys.config.sectors, sys.config.spare)
         };

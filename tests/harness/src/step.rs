@@ -43,7 +43,7 @@ impl Sys {
     }
 
     fn ask(&mut self, kind: IoKind, start: u64, len: u64, fua: bool, ahead: bool) {
-        if self.k.on && self.oracle.pending() < MOST {
+        if self.k.on && self.removing.is_none() && self.oracle.pending() < MOST {
             self.tags += 1;
             let tag = self.tags;
             self.say(|| format!("  io {tag}"));
@@ -168,6 +168,7 @@ impl Sys {
                 self.oracle.excuses.delayed(ms * 1000 + hold_ms * 1000);
                 self.suspend(noflush, ms, hold_ms);
             }
+            Op::Remade { ms } if self.k.on => self.removing = Some(ms),
             Op::RolledBack { back_ms } => match &self.snapshot {
                 None if self.k.owner == 0 => {}
                 None => self.snapshot = Some((self.spare.live(), self.k.id, self.k.commits)),
@@ -182,6 +183,7 @@ impl Sys {
             | Op::LoseClaim
             | Op::Rival { .. }
             | Op::Suspend { .. }
+            | Op::Remade { .. }
             | Op::Storm { .. } => {}
         }
     }

@@ -7,7 +7,7 @@ use crate::checks::Checks;
 use crate::cover::{Cover, Region, Task};
 use crate::disk::{Disk, DiskError, Image};
 use crate::kernel::Kernel;
-use crate::oracle::Oracle;
+use crate::oracle::{Oracle, Trouble};
 use crate::rng::Rng;
 use crate::script::{Config, Part, Step, Which};
 
@@ -23,6 +23,8 @@ pub enum Ev {
     Operate(u64),
     Io(usize),
     Resume,
+    /// The device is made again.
+    Made,
     RivalLeaves,
     /// A disk answers again.
     Back(bool),
@@ -130,6 +132,10 @@ pub struct Sys {
     pub untold: bool,
     /// When a disk came back last.
     pub back_at: u64,
+    /// The device is to be removed, and made again after so many milliseconds.
+    pub removing: Option<u64>,
+    /// It is not there, though the machine is on.
+    pub removed: bool,
     /// The daemon is opening the spare.
     pub opening: bool,
     pub trace: bool,
@@ -180,6 +186,8 @@ impl Sys {
             untold: false,
             opening: false,
             back_at: 0,
+            removing: None,
+            removed: false,
             trace,
             tags: 0,
             kernel_queue: Queue::new(),
@@ -245,6 +253,7 @@ impl Sys {
             _ if boot == self.boot => self.kernel_event(event),
             _ => {}
         }
+        self.remove_if_idle();
     }
 
     /// Runs what comes next. The daemon's events are returned, for the daemon is elsewhere.
@@ -451,12 +460,31 @@ impl Sys {
         self.data.cut(&mut self.rng);
         self.spare.cut(&mut self.rng);
         self.oracle.power_cut();
-        self.checks.power_cut();
+        self.instance_gone();
+        self.removed = false;
+        self.view = None;
+    }
+
+    fn instance_gone(&mut self) {
+        self.checks.instance_gone();
         self.boot += 1;
         self.k = Kernel::new(self.k.id + 1, &self.config);
         self.k.on = false;
         self.bells = 0;
-        self.view = None;
+        self.removing = None;
+        self.oracle.excuses.set(Trouble::Unowned, u64::MAX);
+    }
+
+    fn remove_if_idle(&mut self) {
+        if self.oracle.pending() > 0 || !self.k.is_idle() {
+            return;
+        }
+        if let Some(ms) = self.removing.take() {
+            self.say(|| "  the device is removed".to_owned());
+            self.instance_gone();
+            self.removed = true;
+            self.kernel_in(ms * 1000, Ev::Made);
+        }
     }
 }
 

@@ -184,6 +184,11 @@ pub struct Kernel {
 }
 
 impl Kernel {
+    /// Nothing is under way, and it is not suspended.
+    pub fn is_idle(&self) -> bool {
+        self.on && self.bios.is_empty() && self.flights.is_empty() && self.suspend == Suspend::No
+    }
+
     /// A new instance, which is not ready.
     pub fn new(id: u32, config: &Config) -> Kernel {
         Kernel {
@@ -327,6 +332,7 @@ impl Sys {
             Ev::Operate(fault) => self.operate(fault),
             Ev::Io(flight) => self.landed(flight),
             Ev::Resume => self.resume(),
+            Ev::Made => self.switch_on(),
             Ev::RivalLeaves => self.rival_leaves(),
             _ => {}
         }

@@ -8,6 +8,7 @@ impl Sys {
     /// A new device: its first table is resumed, and nobody has claimed it.
     pub fn switch_on(&mut self) {
         self.k = Kernel::new(self.k.id, &self.config);
+        self.removed = false;
         self.ring();
     }
 
