@@ -22,6 +22,8 @@ use crate::guest::wait_until;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The name of the threads of the daemon that wait for disks; they end when they have been idle for a second.
 const WAITING: &str = "waiting";
+/// Of each of the daemon's threads but the first.
+const STACK_KIB: u64 = 512;
 /// Restarts are well within it.
 const OPTIONS: &str = "hold_deadline_ms = 110000";
 
@@ -138,12 +140,29 @@ impl Scene {
             Ok(tasks.flatten().all(|task| name(task).map_or(true, |comm| comm.trim() != WAITING)))
         })?;
         Ok(Sample {
-            rss_kib: kib(&format!("/proc/{pid}/status"), "VmRSS:")?,
+            rss_kib: resident(pid)?,
             descriptors: fs::read_dir(format!("/proc/{pid}/fd"))?.count() as u64,
             live: [live("instances")?, live("faults")?, held()?],
             slab_kib: kib("/proc/meminfo", "SUnreclaim:")?,
         })
     }
+}
+
+/// Of a process, in KiB, but for the stacks of its threads: the C library keeps those that ended for the next ones.
+fn resident(pid: u32) -> Result<u64> {
+    let path = format!("/proc/{pid}/smaps");
+    let text = fs::read_to_string(&path).context(path)?;
+    let (mut sum, mut nameless, mut size) = (0, false, 0);
+    for line in text.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[..] {
+            ["Size:", kib, _] => size = kib.parse()?,
+            ["Rss:", kib, _] if !nameless || size != STACK_KIB => sum += kib.parse::<u64>()?,
+            [range, _, _, _, _, ref name @ ..] if range.contains('-') => nameless = name.is_empty(),
+            _ => {}
+        }
+    }
+    Ok(sum)
 }
 
 fn kib(path: &str, field: &str) -> Result<u64> {
