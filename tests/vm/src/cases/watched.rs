@@ -10,12 +10,12 @@ use serde_json::{Value, json};
 use crate::case::Case;
 use crate::guest::daemon::Daemon;
 use crate::guest::dm::Device;
-use crate::guest::kernel::scaled;
+use crate::guest::kernel::{scaled, slowness};
 use crate::guest::manager::{self, Manager, now};
 use crate::guest::served::{self, NAME, config_path, policyd};
 use crate::guest::setup::{Disks, Setup};
 use crate::guest::tracer::{Point, Tracer};
-use crate::guest::{Ctx, modprobe};
+use crate::guest::{Ctx, modprobe, wait_until};
 
 pub const CASES: &[Case] = &[
     Case::new("daemon.tells-its-service-manager", 120, tells_its_service_manager),
@@ -34,8 +34,13 @@ fn tells_its_service_manager(_: &mut Ctx) -> Result<()> {
     let mut daemon = Daemon::start_in_env(config_path(), &env)?;
     let said = manager.news()?;
     ensure!(said == "READY=1", "{said:?} first");
-    // Who is ordered after it may use the device at once.
+    // Who is ordered after it may use the device at once, unless starts take longer than the daemon waits for disks.
     let device = Device::existing(NAME);
+    if slowness() > 1 {
+        wait_until("the start", PATIENCE, || {
+            Ok(device.remap_status().is_ok_and(|status| status.words.starts_with("ready owned ")))
+        })?;
+    }
     let status = device.remap_status()?;
     ensure!(status.words.starts_with("ready owned "), "{status:?}");
 
