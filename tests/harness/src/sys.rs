@@ -483,6 +483,8 @@ impl Sys {
             self.say(|| "  the device is removed".to_owned());
             self.instance_gone();
             self.removed = true;
+            // Who is opening the spare cannot be told of its last failed flushes.
+            self.oracle.excuses.trouble(Trouble::Spare, self.now + 1_000_000);
             self.kernel_in(ms * 1000, Ev::Made);
         }
     }
