@@ -177,8 +177,8 @@ impl Device {
 
     /// One of our own, of placed data or of metadata; the kernel has been told.
     pub(super) fn flush_failed(&mut self) {
-        // As the kernel has counted it.
-        self.instance.iter_mut().for_each(|instance| instance.spare_flush_fails += 1);
+        // How many the kernel has counted must be known before anything is placed again.
+        self.list_wanted = true;
         self.alarm(Alarm::SpareFlush, "the spare fails its flushes".into());
     }
 

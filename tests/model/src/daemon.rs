@@ -311,7 +311,7 @@ impl State {
         }
     }
 
-    /// `Device::flush_failed`: as the kernel will count it.
+    /// `Device::flush_failed`: the kernel has counted it, and is asked before anything is placed again.
     pub fn own_flush_failed(&mut self) {
         self.me().fails += 1;
         self.flush_failed_told();

@@ -215,8 +215,11 @@ fn a_failed_flush_voids_a_place_that_it_was_not_sent_for() {
     script.bell();
     script.listed(Script::placed(64), &[]);
     let actions = script.device.handle(script.now, Event::FlushFailed);
-    assert!(matches!(actions[..], [Action::Alarm { alarm: Alarm::SpareFlush, .. }]));
+    let alarm =
+        matches!(actions[..], [Action::Alarm { alarm: Alarm::SpareFlush, .. }, Action::List]);
+    assert!(alarm, "{actions:?}");
     script.fails = 1;
+    script.listed(Script::placed(64), &[]);
     script.expect(Event::FlushDone { ok: false }, &[Action::FlushSpare]);
     script.expect(Event::FlushDone { ok: true }, &[Action::List]);
     script.listed(Script::placed(64), &[place]);
