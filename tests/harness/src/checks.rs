@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dmremap_protocol::Piece;
 use dmremap_protocol::uapi::Kind;
 
+use crate::disk::Disk;
 use crate::oracle::Oracle;
 
 #[derive(Default)]
@@ -38,7 +39,14 @@ impl Checks {
         }
     }
 
-    pub fn installed(&mut self, start: u64, piece: &Piece, oracle: &Oracle, now: u64) {
+    pub fn installed(
+        &mut self,
+        start: u64,
+        piece: &Piece,
+        oracle: &Oracle,
+        spare: &Disk,
+        now: u64,
+    ) {
         let at = start + u64::from(piece.offset);
         for i in 0..u64::from(piece.len) {
             if piece.kind == Kind::Mapped {
@@ -47,6 +55,7 @@ impl Checks {
             let ok = match piece.kind {
                 Kind::Direct => true,
                 Kind::Mapped => oracle.excuses.may_map(at + i, now),
+                Kind::PoisonSlot => spare.is_unreadable(piece.slot + i),
                 _ => oracle.excuses.was_bad(at + i),
             };
             if !ok {

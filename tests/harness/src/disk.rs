@@ -194,6 +194,11 @@ impl Disk {
         if self.says_medium { DiskError::Medium } else { DiskError::Io }
     }
 
+    /// One sector.
+    pub fn is_unreadable(&self, sector: u64) -> bool {
+        self.bad(sector, 1, BAD_READ)
+    }
+
     fn bad(&self, start: u64, len: u64, flag: u8) -> bool {
         self.any_bad
             && self.flags[start as usize..(start + len) as usize].iter().any(|f| f & flag != 0)

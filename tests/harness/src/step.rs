@@ -99,10 +99,7 @@ impl Sys {
             Op::BadSlots { unit, units, flags } => {
                 let from = self.slot_area();
                 self.spare.mark(from + unit * 8, units * 8, flags);
-                self.oracle.excuses.hiccup();
-                if flags & BAD_READ != 0 {
-                    self.oracle.excuses.spare_unreadable();
-                }
+                self.damaged(0, self.config.sectors);
             }
             Op::BadMirror { mirror, block, blocks, flags } => {
                 self.mirror_unreadable |= flags & BAD_READ != 0;
@@ -185,6 +182,16 @@ impl Sys {
             | Op::Suspend { .. }
             | Op::Remade { .. }
             | Op::Storm { .. } => {}
+        }
+    }
+
+    /// Of these sectors, what is in slots that cannot be read.
+    pub(crate) fn damaged(&mut self, start: u64, len: u64) {
+        for sector in start..start + len {
+            let slot = self.k.cells[sector as usize].slot();
+            if slot.is_some_and(|slot| self.spare.is_unreadable(slot)) {
+                self.oracle.excuses.slot_went_bad(sector, self.now);
+            }
         }
     }
 

@@ -53,7 +53,7 @@ impl Cell {
         }
     }
 
-    fn slot(self) -> Option<u64> {
+    pub fn slot(self) -> Option<u64> {
         match self {
             Cell::Mapped(slot) | Cell::PoisonSlot(slot) => Some(slot),
             Cell::Direct | Cell::PoisonData => None,

@@ -157,6 +157,7 @@ impl Sys {
         }
         self.memory()?;
         self.k.set(start, len, new);
+        self.damaged(start, len);
         Ok(())
     }
 
@@ -194,7 +195,7 @@ impl Sys {
             let (start, pieces) = (self.k.faults[f].start, self.k.faults[f].pieces.clone());
             for piece in &pieces {
                 self.set_piece(start, piece)?;
-                self.checks.installed(start, piece, &self.oracle, self.now);
+                self.checks.installed(start, piece, &self.oracle, &self.spare, self.now);
             }
         }
         let mut done = Vec::new();

@@ -35,6 +35,8 @@ struct Sector {
     under_way: u32,
     /// A write that began before may have passed it by, and not have healed it.
     worse_since: u64,
+    /// The same of the slot that it is in.
+    slot_worse_since: u64,
 }
 
 pub struct Excuses {
@@ -44,7 +46,6 @@ pub struct Excuses {
     extra: u64,
     short_holds: bool,
     few_holds: bool,
-    anything_unreadable: bool,
     stormy_until: u64,
     /// When a PLACE failed, for a slot or for what was to stay where it is.
     failed_places: Vec<u64>,
@@ -58,7 +59,6 @@ impl Excuses {
             extra: 0,
             short_holds: config.hold_ms.min(config.ready_ms) < 30_000,
             few_holds: config.max_held < 64,
-            anything_unreadable: false,
             stormy_until: 0,
             failed_places: Vec::new(),
         }
@@ -88,11 +88,6 @@ impl Excuses {
         now <= self.until[trouble as usize]
     }
 
-    /// Slots went bad under what they hold, and nobody here knows where that belongs.
-    pub fn spare_unreadable(&mut self) {
-        self.anything_unreadable = true;
-    }
-
     pub fn place_failed(&mut self, now: u64) {
         self.failed_places.push(now);
     }
@@ -114,6 +109,13 @@ impl Excuses {
                 sector.unreadable_until = u64::MAX;
             }
         }
+    }
+
+    /// It is in a slot that cannot be read.
+    pub fn slot_went_bad(&mut self, sector: u64, now: u64) {
+        let sector = &mut self.sectors[sector as usize];
+        sector.unreadable_until = u64::MAX;
+        sector.slot_worse_since = now;
     }
 
     /// Any sector may have seemed bad for a moment.
@@ -162,7 +164,8 @@ impl Excuses {
             if sector.flags & HEALS != 0 && sector.flags & BAD_WRITE == 0 && !early {
                 sector.flags = 0;
             }
-            if in_slot || sector.flags & BAD_READ == 0 {
+            let slot_early = sector.slot_worse_since > 0 && begun <= sector.slot_worse_since;
+            if (in_slot || sector.flags & BAD_READ == 0) && !slot_early {
                 sector.unreadable_until = sector.unreadable_until.min(now);
             }
         }
@@ -185,8 +188,7 @@ impl Excuses {
         let (ok, why) = match io.why {
             Why::Ahead => (io.ahead, "it was no read-ahead"),
             Why::Poison => (
-                io.kind == IoKind::Read
-                    && (self.anything_unreadable || self.sectors[sectors].iter().any(unreadable)),
+                io.kind == IoKind::Read && self.sectors[sectors].iter().any(unreadable),
                 "what was written last can be read",
             ),
             Why::Class if io.status != Sts::Other => (io.ahead, "an error of the medium passed up"),

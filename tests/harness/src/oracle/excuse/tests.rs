@@ -137,12 +137,17 @@ fn a_sector_that_a_write_heals_is_sound_after_one_that_began_when_it_was_bad() {
 }
 
 #[test]
-fn slots_that_go_bad_excuse_poison_anywhere() {
+fn a_slot_that_goes_bad_excuses_poison_of_what_it_holds_until_it_is_written_anew() {
     let mut told = Told::new();
-    assert!(!told.read(10, S, Sts::Medium, Why::Poison));
-    told.oracle.excuses.spare_unreadable();
-    assert!(told.read(10, S, Sts::Medium, Why::Poison));
-    assert!(!told.write(10, S, Sts::Medium, Why::Poison));
+    let early = told.begin(IoKind::Write, 10, 1, S);
+    told.oracle.excuses.slot_went_bad(10, 2 * S);
+    assert!(told.read(10, 3 * S, Sts::Medium, Why::Poison));
+    assert!(!told.read(11, 3 * S, Sts::Medium, Why::Poison));
+    assert!(!told.write(10, 3 * S, Sts::Medium, Why::Poison));
+    assert_eq!(told.end(early, 4 * S, Sts::Ok, Why::None), None);
+    assert!(told.read(10, 5 * S, Sts::Medium, Why::Poison));
+    assert!(told.write(10, 6 * S, Sts::Ok, Why::None));
+    assert!(!told.read(10, 8 * S, Sts::Medium, Why::Poison));
 }
 
 #[test]
