@@ -7,10 +7,15 @@ use std::rc::Rc;
 use super::*;
 use crate::metadata::{CommitError, Disk, Failures, Flusher, Shared};
 
-/// What the other says, one answer a question; then the last one for ever. `None` is no answer. And how many failures
-/// of ours it was told of, of `deaf` more it does not hear.
 #[derive(Clone, Default)]
-struct Other(Rc<RefCell<Vec<Option<Option<Failures>>>>>, Rc<Cell<u32>>, Rc<Cell<u32>>);
+struct Other {
+    /// What it says, one answer a question; then the last one for ever. `None` is no answer.
+    answers: Rc<RefCell<Vec<Option<Option<Failures>>>>>,
+    /// Failures of ours that it was told of.
+    told: Rc<Cell<u32>>,
+    /// So many more it does not hear.
+    deaf: Rc<Cell<u32>>,
+}
 
 fn says(sender: u32, count: u64) -> Option<Option<Failures>> {
     Some(Some(Failures { sender, count }))
@@ -18,24 +23,23 @@ fn says(sender: u32, count: u64) -> Option<Option<Failures>> {
 
 impl Other {
     fn will_say(&self, answers: &[Option<Option<Failures>>]) {
-        *self.0.borrow_mut() = answers.iter().rev().copied().collect();
+        *self.answers.borrow_mut() = answers.iter().rev().copied().collect();
     }
 }
 
 impl Flusher for Other {
     fn failures(&mut self) -> io::Result<Option<Failures>> {
-        let mut answers = self.0.borrow_mut();
+        let mut answers = self.answers.borrow_mut();
         let answer = if answers.len() > 1 { answers.pop() } else { answers.last().copied() };
         answer.flatten().ok_or_else(|| io::Error::other("no answer"))
     }
 
     fn failed(&mut self) -> io::Result<()> {
-        let Other(_, told, deaf) = self;
-        if let Some(left) = deaf.get().checked_sub(1) {
-            deaf.set(left);
+        if let Some(left) = self.deaf.get().checked_sub(1) {
+            self.deaf.set(left);
             return Err(io::Error::other("not heard"));
         }
-        told.set(told.get() + 1);
+        self.told.set(self.told.get() + 1);
         Ok(())
     }
 }
@@ -114,7 +118,7 @@ fn a_lost_answer_is_asked_for_again() {
 /// A failure of ours is the disk's own, and not a doubt; the other hears of it before anybody else does.
 #[test]
 fn a_flush_that_the_disk_fails_is_counted_as_ours_and_told() {
-    let (mut store, Other(_, told, deaf)) = shared(formatted());
+    let (mut store, Other { told, deaf, .. }) = shared(formatted());
     store.disk.disk.flushes = vec![false];
     assert!(store.flush().is_err());
     assert_eq!((store.flush_failures(), told.get()), (1, 1));
@@ -139,6 +143,6 @@ fn a_flush_that_fails_in_an_opening_that_fails_is_told() {
         let mut disk = formatted();
         disk.flushes = [vec![true; flush], vec![false; 3]].concat();
         assert!(Store::open(Shared::new(disk, other.clone()).unwrap(), &expect()).is_err());
-        assert_eq!(other.1.get(), tries, "from flush {flush}");
+        assert_eq!(other.told.get(), tries, "from flush {flush}");
     }
 }
