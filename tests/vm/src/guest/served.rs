@@ -141,7 +141,12 @@ impl Served {
 
     /// A new daemon on the same configuration.
     pub fn again(&mut self) -> Result<()> {
-        self.daemon = Daemon::start(config_path())?;
+        self.again_in_env(&[])
+    }
+
+    /// Likewise, with this in its environment.
+    pub fn again_in_env(&mut self, env: &[(&str, &str)]) -> Result<()> {
+        self.daemon = Daemon::start_in_env(config_path(), env)?;
         self.until_ready()
     }
 

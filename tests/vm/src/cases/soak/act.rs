@@ -22,8 +22,12 @@ use crate::guest::wait_until;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The name of the threads of the daemon that wait for disks; they end when they have been idle for a second.
 const WAITING: &str = "waiting";
-/// Of each of the daemon's threads but the first.
-const STACK_KIB: u64 = 512;
+/// The daemon's C library keeps nothing that was given back for later, of stacks neither: what grows is in use.
+pub const FRUGAL: [(&str, &str); 1] = [(
+    "GLIBC_TUNABLES",
+    "glibc.malloc.arena_max=1:glibc.malloc.mmap_threshold=131072:glibc.malloc.trim_threshold=131072:\
+     glibc.pthread.stack_cache_size=0",
+)];
 /// Restarts are well within it.
 const OPTIONS: &str = "hold_deadline_ms = 110000";
 
@@ -84,7 +88,7 @@ impl Scene {
                     push_back()?;
                 }
                 thread::sleep(Duration::from_millis(down_ms));
-                self.served.again().context("after a kill")?;
+                self.served.again_in_env(&FRUGAL).context("after a kill")?;
             }
             Act::Stop { down_ms, suspend } => {
                 tell(Line::Did(judge::STOP))?;
@@ -140,29 +144,12 @@ impl Scene {
             Ok(tasks.flatten().all(|task| name(task).map_or(true, |comm| comm.trim() != WAITING)))
         })?;
         Ok(Sample {
-            rss_kib: resident(pid)?,
+            rss_kib: kib(&format!("/proc/{pid}/status"), "VmRSS:")?,
             descriptors: fs::read_dir(format!("/proc/{pid}/fd"))?.count() as u64,
             live: [live("instances")?, live("faults")?, held()?],
             slab_kib: kib("/proc/meminfo", "SUnreclaim:")?,
         })
     }
-}
-
-/// Of a process, in KiB, but for the stacks of its threads: the C library keeps those that ended for the next ones.
-fn resident(pid: u32) -> Result<u64> {
-    let path = format!("/proc/{pid}/smaps");
-    let text = fs::read_to_string(&path).context(path)?;
-    let (mut sum, mut nameless, mut size) = (0, false, 0);
-    for line in text.lines() {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        match words[..] {
-            ["Size:", kib, _] => size = kib.parse()?,
-            ["Rss:", kib, _] if !nameless || size != STACK_KIB => sum += kib.parse::<u64>()?,
-            [range, _, _, _, _, ref name @ ..] if range.contains('-') => nameless = name.is_empty(),
-            _ => {}
-        }
-    }
-    Ok(sum)
 }
 
 fn kib(path: &str, field: &str) -> Result<u64> {

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use dmremap_disks::iocheck::Event;
 use dmremap_disks::iocheck::workload::{self, Workload};
 
-use super::act::Scene;
+use super::act::{FRUGAL, Scene};
 use super::judge::Line;
 use super::{CONTROL, DATA_SECTORS, plan, region};
 use crate::guest::journal::Journal;
@@ -87,7 +87,7 @@ impl<'a> Boot<'a> {
             _ => is_clean(&disks[1])?,
         }
         Scene::configure(&disks, "")?;
-        let served = Served::start()?;
+        let served = Served::start_in_env(1, &FRUGAL)?;
         let slots = Areas::of(&disks[1])?;
         let steer = Steer::open(ctx, CONTROL)?;
         let journal = Mutex::new(Journal::in_sectors(&ctx.disk(2)?, region(number))?);

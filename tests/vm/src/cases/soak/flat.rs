@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 /// What is in use while nothing is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sample {
-    /// Of the daemon, but for stacks.
+    /// Of the daemon.
     pub rss_kib: u64,
     pub descriptors: u64,
     /// What the module counts: instances, faults, held bios.
