@@ -36,8 +36,7 @@ blk_opf_t dmr_fua_owed(struct dmr_bio *pb, enum dmr_dest dest)
 blk_status_t dmr_flush_done(struct dmr_bio *pb, enum dmr_dest dest, blk_status_t status)
 {
 	struct dmr_instance *inst = pb->t->inst;
-	bool spare = dest == DMR_SPARE;
-	int bit = spare ? DMR_SLOW_SPARE_FLUSH : DMR_SLOW_DATA_FLUSH;
+	int bit = dest == DMR_SPARE ? DMR_SLOW_SPARE_FLUSH : DMR_SLOW_DATA_FLUSH;
 	unsigned long flags;
 
 	if (!status && !test_bit(bit, &inst->slow) && READ_ONCE(inst->flush_fails[dest]) == pb->fails[dest])
@@ -45,20 +44,22 @@ blk_status_t dmr_flush_done(struct dmr_bio *pb, enum dmr_dest dest, blk_status_t
 	spin_lock_irqsave(&inst->lock, flags);
 	if (status) {
 		inst->flush_fails[dest]++;
-		if (spare)
+		if (dest == DMR_SPARE)
 			dmr_count(inst, spare_flush_errors);
-		set_bit(bit, &inst->slow);
 		dmr_ring(inst);
-	} else if (inst->flush_fails[dest] != pb->fails[dest]) {
+	} else if (inst->flush_fails[dest] != pb->fails[dest] || (inst->flush_owed & BIT(dest))) {
+		inst->flush_owed &= ~BIT(dest);
 		status = BLK_STS_IOERR;
-	} else {
-		clear_bit(bit, &inst->slow);
-		if (spare && inst->flush_owed)
-			status = BLK_STS_IOERR;
-		inst->flush_owed &= !spare;
 	}
+	/* What is told, too: device-mapper drops it if data follows, which has to fail then. */
+	assign_bit(bit, &inst->slow, status);
+	if (dest == DMR_SPARE && !test_bit(DMR_SLOW_EXTENTS, &inst->slow))
+		status = BLK_STS_OK;
+	/* If the other disk's is pushed back, the flush comes again, and nobody sees this. */
+	if (status && dm_noflush_suspending(pb->t->ti))
+		inst->flush_owed |= BIT(dest);
 	spin_unlock_irqrestore(&inst->lock, flags);
-	return spare && !test_bit(DMR_SLOW_EXTENTS, &inst->slow) ? BLK_STS_OK : status;
+	return status;
 }
 
 /* A flush of the spare has failed that did not come through map: whoever opens it sends some, too. */
@@ -68,7 +69,7 @@ int dmr_flush_failed(struct sk_buff *skb, struct genl_info *info)
 
 	spin_lock_irq(&inst->lock);
 	inst->flush_fails[DMR_SPARE]++;
-	inst->flush_owed |= test_bit(DMR_SLOW_EXTENTS, &inst->slow);
+	inst->flush_owed |= test_bit(DMR_SLOW_EXTENTS, &inst->slow) << DMR_SPARE;
 	set_bit(DMR_SLOW_SPARE_FLUSH, &inst->slow);
 	spin_unlock_irq(&inst->lock);
 	return 0;

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* The answers: lists of instances, faults and extents, and the doorbell that asks for one. */
-#include "compat.h"
 #include "shim.h"
 
 static u64 dev_wire(dev_t dev)

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* Who may send what. What the messages mean is in <uapi/dm_remap.h>, what they do in verdict.c, place.c, flush.c. */
-#include "compat.h"
 #include "shim.h"
 
 #define ATTR(name) BIT(DM_REMAP_A_##name)

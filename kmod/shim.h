@@ -28,8 +28,8 @@
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include <linux/workqueue.h>
-#include <net/genetlink.h>
 #include <uapi/dm_remap.h>
+#include "compat.h"
 
 #define DM_MSG_PREFIX "remap"
 
@@ -146,7 +146,7 @@ struct dmr_instance {
 	spinlock_t lock;
 	struct list_head incoming, go;	/* go: unfenced, to be sent */
 	struct dmr_options opt;
-	bool flush_owed;		/* a failed spare flush that no caller was told of */
+	u8 flush_owed;			/* bits: disks, if no caller was told of a failed flush */
 	u64 flush_fails[2];
 	u64 held_bios, held_sectors;
 

@@ -245,8 +245,7 @@ static void dmr_status(struct dm_target *ti, status_type_t type, unsigned int fl
 	mutex_lock(&inst->mutex);
 	switch (type) {
 	case STATUSTYPE_INFO:
-		DMEMIT("%s %s %lu %zu %llu %llu %llu",
-		       dmr_is_ready(inst) ? "ready" : "not-ready",
+		DMEMIT("%s %s %lu %zu %llu %llu %llu", dmr_is_ready(inst) ? "ready" : "not-ready",
 		       inst->owner ? "owned" : "no-owner", inst->extents,
 		       list_count_nodes(&inst->faults), inst->held_bios, inst->held_sectors,
 		       inst->commit);

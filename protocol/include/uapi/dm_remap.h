@@ -97,14 +97,15 @@
  *	each. For write faults only.
  * @DM_REMAP_CMD_PLACE: do: INSTANCE, FAULT_ID, PIECES; says what the range shall
  *	become. A held write's MAPPED pieces are written to their slots and
- *	its unlisted parts to where the table points. Without a held write
+ *	its unlisted parts to where the table points. For a fence or a read
  *	nothing is written: the daemon itself writes the slots after PLACE has
  *	accepted them. A slot is a multiple of SLOT_UNIT and fills whole units.
- *	EEXIST: a slot is in use or retired.
+ *	EEXIST: a slot is in use or retired. ENOENT: the write has left, too.
  * @DM_REMAP_CMD_INSTALL: do: INSTANCE, COMMIT, FAULT_IDS, all placed, or nothing is
  *	installed. A fault that has already ended is passed over: a placed
  *	one ends only by its owner's INSTALL or RELEASE. A held write
- *	completes; other held bios go through the table again. ESTALE: COMMIT
+ *	completes, unless a flush of either disk has failed since PLACE; other
+ *	held bios, and that, go through the table again. ESTALE: COMMIT
  *	is below the last installed one.
  * @DM_REMAP_CMD_RELEASE: do: INSTANCE, FAULT_ID; lifts the fence, leaves the table,
  *	and sends the held bio through the table again.
@@ -120,6 +121,7 @@
  *	opens the spare sends some, too. It counts in spare_flush_fails, and the
  *	next flush of the mapped device fails although its disks obey: what its
  *	callers wrote to slots before may be lost, and they were told of no failure.
+ *	So do FUA writes, until a flush after that one has succeeded.
  */
 enum dm_remap_cmd {
 	DM_REMAP_CMD_UNSPEC,
@@ -275,8 +277,8 @@ enum dm_remap_fault_flags {
  *
  * @DM_REMAP_INSTANCE_F_READY: serves I/O.
  * @DM_REMAP_INSTANCE_F_QUEUE: queue_if_no_daemon.
- * @DM_REMAP_INSTANCE_F_DATA_FLUSH_BAD: no flush of the data device has succeeded
- *	since one failed.
+ * @DM_REMAP_INSTANCE_F_DATA_FLUSH_BAD: no flush of the data device has been
+ *	answered with success since one failed.
  * @DM_REMAP_INSTANCE_F_SPARE_FLUSH_BAD: likewise, of the spare.
  */
 enum dm_remap_instance_flags {

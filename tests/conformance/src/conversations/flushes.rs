@@ -82,8 +82,11 @@ fn owed(t: &mut Talk) -> Result<()> {
     flags(t, &[InstanceFlags::SPARE_FLUSH_BAD])?;
     durable(t, Status::Io)?;
     flush(t, Status::Io)?;
-    flags(t, &[])?;
+    // That was not heard if data came with the flush: then they must fail.
+    flags(t, &[InstanceFlags::SPARE_FLUSH_BAD])?;
+    durable(t, Status::Io)?;
     flush(t, Status::Ok)?;
+    flags(t, &[])?;
     durable(t, Status::Ok)?;
     ensure!(t.state()?.instance.counters.spare_flush_fails == 1, "not one failure is counted");
     Ok(())

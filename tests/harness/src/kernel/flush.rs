@@ -1,5 +1,6 @@
 //! `flush.c`: what a failed flush means for later ones.
 
+use super::Suspend;
 use super::bio::{Reason, Sts};
 use crate::oracle::Trouble;
 use crate::script::Which;
@@ -36,24 +37,25 @@ impl Sys {
         if status != Sts::Ok {
             self.k.flush_fails[at] += 1;
             self.k.counts.spare_flush_errors += u64::from(spare);
-            self.k.flush_bad[at] = true;
             self.ring();
-        } else if self.k.flush_fails[at] != fails {
+        } else if self.k.flush_fails[at] != fails || self.k.flush_owed[at] {
+            self.k.flush_owed[at] = false;
             told = Sts::Io;
-        } else {
-            self.k.flush_bad[at] = false;
-            if spare && std::mem::take(&mut self.k.flush_owed) {
-                told = Sts::Io;
-            }
         }
-        if spare && !self.k.mapped { Sts::Ok } else { told }
+        self.k.flush_bad[at] = told != Sts::Ok;
+        if spare && !self.k.mapped {
+            told = Sts::Ok;
+        }
+        let pushed_back = matches!(self.k.suspend, Suspend::Flushing { noflush: true });
+        self.k.flush_owed[at] |= told != Sts::Ok && pushed_back;
+        told
     }
 
     pub(super) fn daemons_flush_failed(&mut self) {
         self.untold = false;
         self.oracle.excuses.set(Trouble::Flush, u64::MAX);
         self.k.flush_fails[Which::Spare as usize] += 1;
-        self.k.flush_owed |= self.k.mapped;
+        self.k.flush_owed[Which::Spare as usize] |= self.k.mapped;
         self.k.flush_bad[Which::Spare as usize] = true;
     }
 

@@ -1,5 +1,7 @@
 //! After a failed flush nothing may claim to be durable until one has succeeded on both disks.
 
+use std::fs::File;
+use std::io::Write;
 use std::thread;
 use std::time::Duration;
 
@@ -9,6 +11,7 @@ use nix::libc::EIO;
 
 use crate::case::{self, Case};
 use crate::guest::dm::{self, Device};
+use crate::guest::fs::Kind;
 use crate::guest::served::{NAME, Served, policyd};
 use crate::guest::spare;
 use crate::guest::steer::Steer;
@@ -23,6 +26,8 @@ pub const CASES: &[Case] = &[
     Case::new("flush-failures.of-an-unused-spare-only-alarm", 120, unused_spare).disks(DISKS),
     Case::new("flush-failures.of-the-daemons-own-are-told", 120, the_daemons_own).disks(DISKS),
     Case::new("flush-failures.at-the-end-of-the-daemon-are-told", 120, at_the_end).disks(DISKS),
+    Case::new("flush-failures.of-the-daemons-own-fail-a-commit", 120, a_journals_commit)
+        .disks(DISKS),
     Case::new("flush-failures.of-anothers-repeat-a-commit", 120, anothers).disks(DISKS),
     Case::new("flush-failures.behind-fua-are-no-bad-sectors", 120, behind_fua).disks(DISKS),
     Case::new("flush-failures.under-a-placed-write-repeat-it", 120, under_a_placed_write)
@@ -271,6 +276,29 @@ fn at_the_end(ctx: &mut Ctx) -> Result<()> {
     asked.flush_owes_a_failure()?;
     asked.flush_succeeds()?;
     drop(asked);
+    served.again()?;
+    served.down()?;
+    bad.remove()
+}
+
+/// A file system's commit is one write with a flush before it and FUA. Of that flush device-mapper drops the error, and sends the
+/// data, so that these have to fail: no other flush is sent by an fsync that hears of its journal's commit.
+fn a_journals_commit(ctx: &mut Ctx) -> Result<()> {
+    let bad = bad_disk(ctx)?;
+    let mut served = Served::new(bad.path(), &ctx.disk(SPARE)?, "")?;
+    // Something of the device is on the spare, where a flush may lose it.
+    served.disk()?.fill(NEW[0], 1, 7)?;
+    Kind::Ext4.mkfs(&served.path())?;
+    let mount = Kind::Ext4.mount(&served.path(), "journal")?;
+    let mut file = File::create(mount.path().join("file"))?;
+    file.write_all(b"before")?;
+    file.sync_all()?;
+    Steer::open(ctx, STEER)?.lose_at_flush(SPARE)?;
+    served.daemon.stop(PATIENCE)?;
+    file.write_all(b"after")?;
+    let error = file.sync_all().err().and_then(|error| error.raw_os_error());
+    ensure!(error.is_some(), "the journal was told that all is well");
+    drop((file, mount));
     served.again()?;
     served.down()?;
     bad.remove()
