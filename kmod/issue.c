@@ -52,7 +52,7 @@ void dmr_lookup(struct dmr_instance *inst, u64 start, unsigned int len, struct d
 	rcu_read_unlock();
 }
 
-/* Would a write that went there go elsewhere now? */
+/* Would what went there go elsewhere now? */
 static bool stale(struct dmr_instance *inst, const struct dmr_place *sent)
 {
 	struct dmr_place now;
@@ -70,10 +70,10 @@ static bool stale(struct dmr_instance *inst, const struct dmr_place *sent)
 /* What becomes of I/O that has returned; of DMR_NONE, that it ends. An error: see dmr_passes(). */
 enum dmr_reason dmr_need(struct dmr_bio *pb, const struct dmr_place *sent, blk_status_t status)
 {
-	if (unlikely(status))
-		return DMR_FAULT;
-	if (likely((pb->opf & REQ_OP_MASK) != REQ_OP_WRITE) || likely(!stale(pb->t->inst, sent)))
+	if (likely(!status) && likely((pb->opf & REQ_OP_MASK) != REQ_OP_WRITE))
 		return DMR_NONE;
+	if (likely(!stale(pb->t->inst, sent)))
+		return status ? DMR_FAULT : DMR_NONE;
 	/* The table changed under it: it is not acknowledged, so it may be repeated. */
 	dmr_count(pb->t->inst, redone);
 	return DMR_REDO;

@@ -128,6 +128,8 @@ int dmr_start_op(struct sk_buff *skb, struct genl_info *info)
 		return dmr_refuse(info->extack, -EBUSY, "the fault is busy or placed");
 	if (!place && !writes(f))
 		return dmr_refuse(info->extack, -EINVAL, "TRY is for held writes");
+	if (!f->pb && (f->flags & DM_REMAP_FAULT_F_WRITE))
+		return dmr_refuse(info->extack, -ENOENT, "its bio has left");
 	/* Each may add two, as it may split an extent. INSTALL, which must not fail, does not ask. */
 	if (place && inst->extents + 2 * nr > DM_REMAP_MAX_EXTENTS)
 		return dmr_refuse(info->extack, -ENOSPC, "too many extents");

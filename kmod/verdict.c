@@ -185,13 +185,16 @@ static int install(struct sk_buff *skb, struct genl_info *info)
 			return r;
 	}
 	inst->commit = commit;
+	/* Before a fence is lifted: what lies on the spare from then on, its flush may lose. */
+	dmr_publish(inst);
 	for (i = 0; i < nr; i++) {
 		f = dmr_fault_find(inst, ids[i]);
 		if (!f)
 			continue;
-		/* What PLACE has not written, or a flush of its disk may have lost since, looks again. */
+		/* What PLACE has not written, or a flush may have lost since, looks again. */
 		written = f->pb && (f->flags & DM_REMAP_FAULT_F_WRITE) &&
-			  f->pb->fails[DMR_DATA] == READ_ONCE(inst->flush_fails[DMR_DATA]);
+			  f->pb->fails[DMR_DATA] == READ_ONCE(inst->flush_fails[DMR_DATA]) &&
+			  f->pb->fails[DMR_SPARE] == READ_ONCE(inst->flush_fails[DMR_SPARE]);
 		if (f->pb)
 			list_add_tail(&f->pb->node, written ? &done : &inst->parked);
 		dmr_fault_end(f, "installed");

@@ -325,7 +325,7 @@ impl State {
                 if let Progress::Flying(at) = self.bios[b].progress {
                     let bad = self.disks.is_bad(at) || b == READ && self.disks.is_unreadable(at);
                     self.left.hiccups -= u8::from(!bad);
-                    self.fails(s, b);
+                    self.fails(s, b, at);
                 }
             }
             Action::FlushLands => {

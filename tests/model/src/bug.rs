@@ -26,6 +26,10 @@ pub enum Bug {
     NothingAdopted,
     /// The lock on the spare ends with the daemon, not with its last write.
     LockDroppedEarly,
+    /// PLACE of a write whose bio has left is accepted, though nothing can be written.
+    PlacedUnwritten,
+    /// What was placed is acknowledged, though a flush has failed since.
+    PlacedThoughFlushFailed,
     /// A write that comes back after the table changed is acknowledged.
     StaleWriteAcked,
     /// The instance serves before its table is loaded.

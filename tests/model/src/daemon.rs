@@ -328,8 +328,8 @@ impl State {
         let answer = match verdict {
             Verdict::Install => self.install(s, known.there, sequence),
             _ if !known.there => Err(Refusal::NoFault),
-            Verdict::Try => self.start_op(false, None),
-            Verdict::Place => self.start_op(true, known.piece),
+            Verdict::Try => self.start_op(s, false, None),
+            Verdict::Place => self.start_op(s, true, known.piece),
             Verdict::Release => self.release(),
             Verdict::Fail => self.fail(s),
         };

@@ -35,6 +35,8 @@ pub struct Fault {
     pub piece: Option<Extent>,
     /// How the last TRY or PLACE ended.
     pub good: bool,
+    /// Flushes that had failed when that began.
+    pub fails: u8,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -172,6 +174,7 @@ impl State {
             placing: false,
             piece: None,
             good: false,
+            fails: 0,
         });
         self.kernel.ring();
     }
@@ -207,8 +210,9 @@ impl State {
     }
 
     /// `dmr_end_io()`, of I/O that failed
-    pub fn fails(&mut self, s: &Scenario, b: usize) {
-        self.hold(s, b, false);
+    pub fn fails(&mut self, s: &Scenario, b: usize, at: At) {
+        let there = self.lookup(s).is_some_and(|e| !e.is_poison() && e.dest() == at);
+        if there { self.hold(s, b, false) } else { self.park(b) }
     }
 
     /// `map_flush()`
@@ -224,14 +228,12 @@ impl State {
         let mut told = ok;
         if !ok {
             k.flush_fails += 1;
-            k.flush_bad = true;
             k.ring();
-        } else if k.flush_fails != flush.count {
+        } else if k.flush_fails != flush.count || k.flush_owed {
+            k.flush_owed = false;
             told = false;
-        } else {
-            k.flush_bad = false;
-            told = !std::mem::take(&mut k.flush_owed);
         }
+        k.flush_bad = !told;
         if k.table == Extent::Direct || s.has(Bug::FlushFailureHidden) {
             told = true;
         }

@@ -90,6 +90,20 @@ const HOLDS: Scenario = scenario(
     Budget { data_bad: 1, deadlines: 2, suspends: 1, deaths: 1, ..NOTHING },
 );
 
+/// What was placed is void, cannot be placed again, and its bio leaves.
+const VOIDED: Scenario = scenario(
+    "voided",
+    &[true, false],
+    Budget { data_bad: 1, slot_bad: 1, flush_fails: 1, deadlines: 1, ..NOTHING },
+);
+
+/// A write to a slot is repeated, and an application's flush fails before it is acknowledged.
+const REPEATED: Scenario = scenario(
+    "repeated",
+    &[true, false],
+    Budget { data_bad: 1, hiccups: 1, flushes: 2, flush_fails: 1, cuts: 1, ..NOTHING },
+);
+
 /// Without `queue_if_no_daemon`.
 const UNQUEUED: Scenario = Scenario {
     queue: false,
@@ -100,11 +114,13 @@ const UNQUEUED: Scenario = Scenario {
     )
 };
 
-pub const SCENARIOS: [Scenario; 10] =
-    [OWNERS, HICCUPS, ANSWERS, FLUSHES, OPENING, CHECKPOINT, POISON, SLOTS, HOLDS, UNQUEUED];
+pub const SCENARIOS: [Scenario; 12] = [
+    OWNERS, HICCUPS, ANSWERS, FLUSHES, OPENING, CHECKPOINT, POISON, SLOTS, HOLDS, VOIDED, REPEATED,
+    UNQUEUED,
+];
 
 /// The smallest exploration that finds it. All bugs are here.
-pub const FOUND_BY: [(Bug, Scenario); 20] = [
+pub const FOUND_BY: [(Bug, Scenario); 22] = [
     (Bug::InstallBeforeCommit, OPENING),
     (Bug::PlaceNotFlushed, FLUSHES),
     (Bug::PlaceNotChecked, FLUSHES),
@@ -117,6 +133,8 @@ pub const FOUND_BY: [(Bug, Scenario); 20] = [
     (Bug::StaleRelease, HICCUPS),
     (Bug::NothingAdopted, POISON),
     (Bug::LockDroppedEarly, OPENING),
+    (Bug::PlacedUnwritten, VOIDED),
+    (Bug::PlacedThoughFlushFailed, REPEATED),
     (Bug::StaleWriteAcked, POISON),
     (Bug::ServedUnready, OPENING),
     (Bug::RetiredSlotReused, SLOTS),

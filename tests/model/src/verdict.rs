@@ -1,5 +1,6 @@
 //! `kmod/verdict.c` and `kmod/place.c`: what the messages do. Each is refused whole, or done whole.
 
+use crate::bug::Bug;
 use crate::disk::Extent;
 use crate::kernel::{Owner, Stage};
 use crate::state::{Scenario, State};
@@ -45,11 +46,14 @@ impl State {
     }
 
     /// TRY and PLACE: `dmr_start_op()`
-    pub fn start_op(&mut self, place: bool, piece: Option<Extent>) -> Answer {
+    pub fn start_op(&mut self, s: &Scenario, place: bool, piece: Option<Extent>) -> Answer {
         let k = &mut self.kernel;
         let Some(mut f) = k.fault else { return Err(Refusal::NoFault) };
         if f.stage == Stage::Busy || (f.stage == Stage::Placed && !(place && f.bio.is_some())) {
             return Err(Refusal::Busy);
+        }
+        if f.write && f.bio.is_none() && !s.has(Bug::PlacedUnwritten) {
+            return Err(Refusal::NoFault);
         }
         let old = f.piece.filter(|_| f.placing);
         k.mark(old, false);
@@ -64,6 +68,7 @@ impl State {
         f.piece = piece;
         f.placing = place;
         f.good = false;
+        f.fails = self.kernel.flush_fails;
         f.stage = if f.write && f.bio.is_some() { Stage::Busy } else { Stage::Placed };
         if f.stage == Stage::Placed {
             f.pinned = true;
@@ -91,11 +96,13 @@ impl State {
             self.kernel.table = piece;
             self.oracle.installed |= piece.slot().map_or(0, |slot| 1 << slot);
         }
-        if !f.write {
+        let sound = f.fails == self.kernel.flush_fails || s.has(Bug::PlacedThoughFlushFailed);
+        let written = f.write && sound;
+        if !written {
             self.bio_looks_again();
         }
         self.fault_end(true);
-        if let Some(b) = f.bio.map(usize::from).filter(|_| f.write) {
+        if let Some(b) = f.bio.map(usize::from).filter(|_| written) {
             let ok = !self.fua_fails(s, b);
             self.end(s, b, ok);
         }

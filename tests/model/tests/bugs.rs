@@ -22,6 +22,8 @@ fn breaks(bug: Bug) -> &'static str {
         | Bug::StaleRelease
         | Bug::NothingAdopted
         | Bug::LockDroppedEarly
+        | Bug::PlacedUnwritten
+        | Bug::PlacedThoughFlushFailed
         | Bug::StaleWriteAcked
         | Bug::ServedUnready
         | Bug::FlushFailureHidden => {

@@ -39,15 +39,8 @@ impl Sys {
         if hidden { fenced(len) } else { self.lookup_extent(sector, len) }
     }
 
-    /// Would a write that went to this place with this generation go elsewhere?
-    pub(super) fn stale(
-        &self,
-        generation: u64,
-        sector: u64,
-        len: u64,
-        dest: Which,
-        at: u64,
-    ) -> bool {
+    /// Would what went to this place with this generation go elsewhere?
+    fn stale(&self, generation: u64, sector: u64, len: u64, dest: Which, at: u64) -> bool {
         if generation == self.k.generation {
             return false;
         }
@@ -56,6 +49,25 @@ impl Sys {
         }
         let p = self.lookup(sector, len);
         p.what != What::Go || p.dest != dest || p.sector != at || p.len < len
+    }
+
+    /// What becomes of I/O that has returned; of none, that it ends.
+    pub(super) fn need(
+        &mut self,
+        status: Sts,
+        kind: IoKind,
+        generation: u64,
+        (start, len): (u64, u64),
+        (dest, sector): (Which, u64),
+    ) -> Reason {
+        if status == Sts::Ok && kind != IoKind::Write {
+            return Reason::None;
+        }
+        if !self.stale(generation, start, len, dest, sector) {
+            return if status == Sts::Ok { Reason::None } else { Reason::Fault };
+        }
+        self.k.counts.redone += 1;
+        Reason::Redo
     }
 
     fn note(&mut self, b: usize, status: Sts, next: Reason) {
@@ -80,7 +92,7 @@ impl Sys {
         if next == Reason::None && status == Sts::Ok {
             next = self.written(b);
         }
-        if next == Reason::None || next == Reason::Fault && !self.may_fault(b, status) {
+        if next == Reason::None || status != Sts::Ok && !self.may_fault(b, status) {
             let why = if why == Why::None { Why::Class } else { why };
             self.end(b, status, why);
         } else {
@@ -101,15 +113,13 @@ impl Sys {
             let status = self.flush_done(b, flight.dest, status);
             self.k.bios[b].why = Why::Flush;
             self.note(b, status, Reason::None);
-        } else if status != Sts::Ok {
-            self.note(b, status, Reason::Fault);
         } else {
-            let Flight { generation, start, len, dest, sector, .. } = flight;
-            if flight.kind == IoKind::Write && self.stale(generation, start, len, dest, sector) {
-                self.k.counts.redone += 1;
-                self.note(b, Sts::Ok, Reason::Redo);
+            let Flight { kind, generation, start, len, dest, sector, .. } = flight;
+            let need = self.need(status, kind, generation, (start, len), (dest, sector));
+            self.note(b, status, need);
+            if status == Sts::Ok {
+                self.k.bios[b].found.append(&mut flight.found);
             }
-            self.k.bios[b].found.append(&mut flight.found);
         }
         self.put_pending(b);
     }

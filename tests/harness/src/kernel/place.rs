@@ -108,6 +108,9 @@ impl Sys {
         if !place && !writes {
             return Err(libc::EINVAL);
         }
+        if !held && fault.write {
+            return Err(libc::ENOENT);
+        }
         if place && self.k.extents as usize + 2 * pieces.len() > MAX_EXTENTS {
             return Err(libc::ENOSPC);
         }

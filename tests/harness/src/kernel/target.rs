@@ -227,21 +227,16 @@ impl Sys {
             let status = self.flush_done(b, dest, status);
             return self.end(b, status, Why::Flush);
         }
-        if status != Sts::Ok {
-            return match self.may_fault(b, status) {
-                true => self.hold_or_end(b, Reason::Fault, status),
-                false => self.end(b, status, Why::Class),
-            };
+        let Bio { kind, generation, start, len, dest, dest_sector, .. } = *bio;
+        if status != Sts::Ok && !self.may_fault(b, status) {
+            return self.end(b, status, Why::Class);
         }
-        let (generation, start, len) = (bio.generation, bio.start, bio.len);
-        let (dest, sector) = (bio.dest, bio.dest_sector);
-        if bio.kind == IoKind::Write && self.stale(generation, start, len, dest, sector) {
-            self.k.counts.redone += 1;
-            return self.hold_or_end(b, Reason::Redo, Sts::Ok);
-        }
-        match self.written(b) {
-            Reason::None => self.end(b, Sts::Ok, Why::None),
-            reason => self.hold_or_end(b, reason, Sts::Ok),
+        match self.need(status, kind, generation, (start, len), (dest, dest_sector)) {
+            Reason::None => match self.written(b) {
+                Reason::None => self.end(b, Sts::Ok, Why::None),
+                reason => self.hold_or_end(b, reason, Sts::Ok),
+            },
+            reason => self.hold_or_end(b, reason, status),
         }
     }
 

@@ -7,7 +7,6 @@ use nix::libc;
 use super::Cell;
 use super::bio::{Reason, Sts, Why};
 use crate::oracle::Trouble;
-use crate::script::Which;
 use crate::sys::Sys;
 
 type Done = Result<(), i32>;
@@ -198,13 +197,15 @@ impl Sys {
                 self.checks.installed(start, piece, &self.oracle, &self.spare, self.now);
             }
         }
+        self.k.commits += u64::from(commit > self.k.commit);
+        self.k.commit = commit;
+        self.publish();
         let mut done = Vec::new();
         for &id in ids {
             let Some(f) = self.k.find(id) else { continue };
             let fault = &self.k.faults[f];
-            let data = Which::Data as usize;
             if let Some(b) = fault.bio {
-                match fault.write && self.k.bios[b].fails[data] == self.k.flush_fails[data] {
+                match fault.write && self.k.bios[b].fails == self.k.flush_fails {
                     true => done.push(b),
                     false => self.k.parked.push(b),
                 }
@@ -215,8 +216,6 @@ impl Sys {
             self.fault_end(id);
             self.k.counts.installs += 1;
         }
-        self.k.commits += u64::from(commit > self.k.commit);
-        self.k.commit = commit;
         self.say(|| format!("  installed {ids:?} at commit {commit}"));
         for b in done {
             match self.written(b) {
