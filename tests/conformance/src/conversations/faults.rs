@@ -11,11 +11,13 @@ use crate::{Access, Disk, Status, Step};
 pub(super) const ALL: &[Conversation] = &[
     Conversation::new("a-write-is-tried-placed-and-installed", main_way),
     Conversation::new("a-place-may-be-voided", voided),
+    Conversation::new("a-write-that-has-left-is-not-placed", left),
     Conversation::new("a-slot-that-fails-is-retired", failing_slot),
     Conversation::new("a-read-is-placed-without-its-bio", read),
     Conversation::new("a-verdict-may-be-to-fail-or-to-try-again", verdicts),
 ];
 
+const ENOENT: i32 = 2;
 const EINVAL: i32 = 22;
 const EBUSY: i32 = 16;
 const ERANGE: i32 = 34;
@@ -102,6 +104,29 @@ fn voided(t: &mut Talk) -> Result<()> {
     t.ok(install(1, &[other, id]))?;
     t.ends(write, Status::Ok)?;
     t.table_is(&[extent(8, 1, Kind::Mapped, 72), extent(100, 1, Kind::Mapped, 64)])
+}
+
+/// Nobody has its data any more.
+fn left(t: &mut Talk) -> Result<()> {
+    t.serve(&[])?;
+    bad(t, Disk::Data, 8, 1, true)?;
+    bad(t, Disk::Spare, 72, 1, true)?;
+    let write = t.write(8, 1)?;
+    let id = t.fault()?.id;
+    t.ok(place(id, &[piece(0, 1, Kind::Mapped, 64)]))?;
+    t.is_over(id)?;
+    // Void, and the next slot fails: pinned and open.
+    t.ok(place(id, &[piece(0, 1, Kind::Mapped, 72)]))?;
+    let failed = t.is_over(id)?;
+    ensure!(failed.state == FaultState::Open, "{failed:?}");
+    t.ok(fail(id))?;
+    t.ends(write, Status::Io)?;
+    flags(&t.fault()?, &[FaultFlags::WRITE, FaultFlags::PINNED])?;
+    t.refused(ENOENT, place(id, &[piece(0, 1, Kind::Mapped, 64)]))?;
+    t.refused(ENOENT, place(id, &[]))?;
+    t.ok(release(id))?;
+    t.no_fault()?;
+    t.table_is(&[extent(0, 8, Kind::Retired, 72)])
 }
 
 fn failing_slot(t: &mut Talk) -> Result<()> {

@@ -2,10 +2,11 @@
 
 use anyhow::{Result, ensure};
 use dmremap_protocol::Request;
-use dmremap_protocol::uapi::{InstanceFlags, Kind};
+use dmremap_protocol::uapi::{FaultState, InstanceFlags, Kind};
 
 use super::Conversation;
-use crate::talk::{B, INSTANCE, Talk, extent};
+use super::faults::bad;
+use crate::talk::{B, INSTANCE, Talk, extent, install, place, release};
 use crate::{Access, Disk, Status, Step};
 
 pub(super) const ALL: &[Conversation] = &[
@@ -13,6 +14,7 @@ pub(super) const ALL: &[Conversation] = &[
     Conversation::new("an-unused-spare-only-alarms", unused_spare),
     Conversation::new("a-used-spare-counts", used_spare),
     Conversation::new("somebody-is-told-of-the-owners-flush", owed),
+    Conversation::new("what-a-failed-flush-may-have-lost-is-written-again", repeated),
 ];
 
 fn fail(t: &mut Talk, disk: Disk, fails: bool) -> Result<()> {
@@ -90,4 +92,29 @@ fn owed(t: &mut Talk) -> Result<()> {
     durable(t, Status::Ok)?;
     ensure!(t.state()?.instance.counters.spare_flush_fails == 1, "not one failure is counted");
     Ok(())
+}
+
+/// A write has been repeated to its slot, and nobody was told so when a flush of the spare fails.
+fn repeated(t: &mut Talk) -> Result<()> {
+    t.serve(&[extent(8, 1, Kind::Mapped, 64)])?;
+    bad(t, Disk::Spare, 64, 1, true)?;
+    let write = t.write(8, 1)?;
+    let id = t.fault()?.id;
+    bad(t, Disk::Spare, 64, 1, false)?;
+    t.ok(place(id, &[]))?;
+    let placed = t.is_over(id)?;
+    ensure!(placed.state == FaultState::Placed, "{placed:?}");
+    fail(t, Disk::Spare, true)?;
+    flush(t, Status::Io)?;
+    fail(t, Disk::Spare, false)?;
+    // It shows that it is written again by being refused.
+    bad(t, Disk::Spare, 64, 1, true)?;
+    t.ok(install(1, &[id]))?;
+    t.is_held(write)?;
+    let again = t.fault()?.id;
+    ensure!(again != id, "a number is used again");
+    bad(t, Disk::Spare, 64, 1, false)?;
+    t.ok(release(again))?;
+    t.ends(write, Status::Ok)?;
+    t.reads(8, &[Some(write)])
 }
