@@ -4,7 +4,7 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use dmremap_disks::server::Side;
 use nix::sys::signal::Signal;
 
@@ -134,6 +134,8 @@ impl Scene {
         let _ = wait_until("the end of all faults", PATIENCE, || {
             Ok(live("faults")? == 0 && held()? == 0)
         });
+        let usage = self.served.status()?;
+        ensure!(!usage.contains("spare-low"), "the spare is too small for so long: {usage}");
         fs::write("/proc/sys/vm/drop_caches", "3")?;
         let pid = self.served.daemon.pid();
         // Each has a stack, all of it in memory.

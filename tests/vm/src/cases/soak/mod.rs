@@ -15,11 +15,12 @@ use std::ops::Range;
 
 use crate::case::{Case, Disk, End, Phase, Repeat};
 
-/// Data, spare, journal, control. All of the data disk is written to, and judged.
+/// Data, spare, journal, control. All of the data disk is written to, and judged. In an hour most of its sectors go bad: the
+/// spare has a slot for each, and more for those that go bad too. The journal has room for two hours.
 const DISKS: &[Disk] = &[
     Disk::Volatile { mib: DATA_SECTORS / 2048 },
-    Disk::Volatile { mib: 24 },
-    Disk::Raw { mib: 2048 },
+    Disk::Volatile { mib: 128 },
+    Disk::Raw { mib: 4096 },
     Disk::Control,
 ];
 const DATA_SECTORS: u64 = 8 * 2048;
