@@ -15,21 +15,30 @@ pub struct Family {
 }
 
 impl Family {
-    /// The payload that asks the family `GENL_ID_CTRL`; refused with ENOENT without the module.
+    /// The payload that asks the family `GENL_ID_CTRL`, which loads the module if it can; refused with ENOENT without it.
     pub fn request() -> Vec<u8> {
-        let mut out = vec![linux::CTRL_CMD_GETFAMILY, 1, 0, 0];
+        let mut out = Self::list();
         let name = [GENL_NAME.as_bytes(), &[0]].concat();
         attribute::put_bytes(&mut out, linux::CTRL_ATTR_FAMILY_NAME, &name);
         out
     }
 
-    /// None: a well-formed answer without the id or the group.
+    /// The payload of a dump of all families, which loads nothing.
+    pub fn list() -> Vec<u8> {
+        vec![linux::CTRL_CMD_GETFAMILY, 1, 0, 0]
+    }
+
+    /// None: another family, or a well-formed answer without the id or the group.
     pub fn decode(payload: &[u8]) -> Result<Option<Self>, DecodeError> {
         let &[command, _version, _, _, ref attributes @ ..] = payload else {
             return Err(DecodeError::NoHeader(payload.len()));
         };
         if command != linux::CTRL_CMD_NEWFAMILY {
             return Err(DecodeError::Command(command));
+        }
+        let name = find(attributes, linux::CTRL_ATTR_FAMILY_NAME)?.unwrap_or(&[]);
+        if name.strip_suffix(&[0]) != Some(GENL_NAME.as_bytes()) {
+            return Ok(None);
         }
         let id = find(attributes, linux::CTRL_ATTR_FAMILY_ID)?.and_then(u16::get);
         let groups = find(attributes, linux::CTRL_ATTR_MCAST_GROUPS)?.unwrap_or(&[]);

@@ -231,6 +231,10 @@ fn family() {
     let family = Family { id: 0x1c, faults_group: 9 };
     assert_eq!(Family::decode(&golden["family"]), Ok(Some(family)));
     assert_eq!(Family::decode(&golden["family"][..28]), Ok(None));
+    let mut other = golden["family"].clone();
+    let name = other.windows(8).position(|at| at == b"dm_remap").unwrap();
+    other[name + 7] = b'q';
+    assert_eq!(Family::decode(&other), Ok(None));
 }
 
 #[test]

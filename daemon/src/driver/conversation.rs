@@ -11,7 +11,7 @@ use dmremap_protocol::{InstanceInfo, Message, Request};
 use super::{Ask, Clock, Kernel, Target, reader, translate, writer};
 use crate::config::resolve::Disks;
 use crate::core::{Action, Device, Event};
-use crate::link::Bell;
+use crate::link::{Bell, LinkError};
 
 /// The ways to the threads that wait for disks.
 pub struct Jobs {
@@ -93,16 +93,27 @@ impl<K: Kernel, C: Clock> Conversation<K, C> {
 
     /// Is the instance there, and still ours?
     pub async fn look(&mut self) {
-        let found = match self.kernel.request(&Request::InstanceGet).await {
+        let mut answer = self.kernel.request(&Request::InstanceGet).await;
+        if matches!(answer, Err(LinkError::Anew)) {
+            // Another that has the number of ours has not its table.
+            self.found(None).await;
+            answer = self.kernel.request(&Request::InstanceGet).await;
+        }
+        let found = match answer {
             Ok(messages) => messages.into_iter().find_map(|message| match message {
                 Message::Instance(info) if self.is_target(&info) => Some(info),
                 _ => None,
             }),
+            Err(LinkError::NoModule) => None,
             Err(error) => {
                 tracing::warn!("{}: instances cannot be listed: {error}", self.name);
                 return;
             }
         };
+        self.found(found).await;
+    }
+
+    async fn found(&mut self, found: Option<InstanceInfo>) {
         let found = found.filter(|info| self.fits(info));
         let before = std::mem::replace(&mut self.instance, found);
         let event = match (&before, &self.instance) {

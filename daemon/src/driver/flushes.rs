@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 
 use super::translate::{failures, user};
 use crate::config::resolve::DevNo;
-use crate::link::Link;
+use crate::link::{Link, LinkError};
 use crate::metadata::{Failures, Flusher};
 
 /// Asked by a thread that may wait, while the runtime's own do not.
@@ -24,14 +24,21 @@ impl Flushes {
 
     /// Whose they are.
     pub fn user(&mut self) -> io::Result<Option<InstanceInfo>> {
-        let answer = self.runtime.block_on(self.link.request(&Request::InstanceGet));
-        Ok(user(answer.map_err(io::Error::other)?, self.spare))
+        let mut answer = self.runtime.block_on(self.link.request(&Request::InstanceGet));
+        if matches!(answer, Err(LinkError::Anew)) {
+            answer = self.runtime.block_on(self.link.request(&Request::InstanceGet));
+        }
+        match answer {
+            Err(LinkError::NoModule) => Ok(None),
+            answer => Ok(user(answer.map_err(io::Error::other)?, self.spare)),
+        }
     }
 }
 
 impl Flusher for Flushes {
     fn failures(&mut self) -> io::Result<Option<Failures>> {
-        Ok(self.user()?.as_ref().map(failures))
+        let user = self.user()?;
+        Ok(user.map(|user| failures(self.link.family().id, &user)))
     }
 
     fn failed(&mut self) -> io::Result<()> {

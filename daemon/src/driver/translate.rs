@@ -95,9 +95,10 @@ pub fn user(answer: Vec<Message>, spare: DevNo) -> Option<InstanceInfo> {
     })
 }
 
-/// Of the flushes of the spare that it has sent.
-pub fn failures(user: &InstanceInfo) -> Failures {
-    Failures { sender: user.instance, count: user.counters.spare_flush_errors }
+/// Of the flushes of the spare that it has sent. Each load of the module numbers its instances from 1.
+pub fn failures(family: u16, user: &InstanceInfo) -> Failures {
+    let sender = (family, user.instance);
+    Failures { sender, count: user.counters.spare_flush_errors }
 }
 
 fn refusal(error: &LinkError) -> Refusal {

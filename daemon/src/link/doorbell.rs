@@ -3,10 +3,10 @@
 use std::io;
 
 use dmremap_protocol::frame::{self, FrameError};
-use dmremap_protocol::{Family, Message};
+use dmremap_protocol::{Message, linux};
 
-use super::LinkError;
 use super::socket::Socket;
+use super::{Link, LinkError};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bell {
@@ -15,25 +15,70 @@ pub enum Bell {
     Any,
 }
 
+/// The doorbells of whichever module is loaded: the kernel ends all hearing when one is unloaded, and does not say so.
 pub struct Doorbells {
+    /// Tells when a family comes or goes. Which one, it is not asked: listening anew does no harm.
+    news: Socket,
+    /// None while there is no module.
+    rings: Option<Rings>,
+}
+
+struct Rings {
     socket: Socket,
     family: u16,
 }
 
 impl Doorbells {
-    /// Takes CAP_SYS_ADMIN. What rings from now on is heard.
-    pub fn open(family: Family) -> Result<Doorbells, LinkError> {
-        Ok(Doorbells { socket: Socket::open(Some(family.faults_group))?, family: family.id })
+    pub fn open() -> Result<Doorbells, LinkError> {
+        // The controller's group has the number of its family.
+        let news = Socket::open(Some(linux::GENL_ID_CTRL.into()))?;
+        Ok(Doorbells { news, rings: None })
     }
 
-    /// The bells of the next datagram. An error is of the socket, not of a message: what cannot be
-    /// understood counts as a bell for all, because listing once too often does no harm.
-    pub async fn next(&mut self) -> io::Result<Vec<Bell>> {
-        match self.socket.receive().await {
-            Ok(datagram) => Ok(bells(self.family, datagram).unwrap_or_else(|_| vec![Bell::Any])),
-            Err(error) if error.raw_os_error() == Some(nix::libc::ENOBUFS) => Ok(vec![Bell::Any]),
-            Err(error) => Err(error),
+    /// The next bells, and one for all where some may have been missed. An error is of a socket.
+    pub async fn next(&mut self) -> Result<Vec<Bell>, LinkError> {
+        loop {
+            let Some(rings) = &mut self.rings else {
+                self.rings = Rings::open().await?;
+                if self.rings.is_some() {
+                    return Ok(vec![Bell::Any]);
+                }
+                received(self.news.receive().await)?;
+                continue;
+            };
+            tokio::select! {
+                bells = rings.next() => return Ok(bells?),
+                news = self.news.receive() => drop(received(news)?),
+            }
+            self.rings = None;
         }
+    }
+}
+
+impl Rings {
+    /// Takes CAP_SYS_ADMIN. What rings from now on is heard.
+    async fn open() -> Result<Option<Rings>, LinkError> {
+        let family = match Link::if_loaded().await {
+            Err(LinkError::NoModule) => return Ok(None),
+            link => link?.family(),
+        };
+        let socket = Socket::open(Some(family.faults_group))?;
+        Ok(Some(Rings { socket, family: family.id }))
+    }
+
+    /// What cannot be understood counts as a bell for all, because listing once too often does no harm.
+    async fn next(&mut self) -> io::Result<Vec<Bell>> {
+        let datagram = received(self.socket.receive().await)?;
+        let bells = datagram.map(|datagram| bells(self.family, datagram));
+        Ok(bells.and_then(Result::ok).unwrap_or_else(|| vec![Bell::Any]))
+    }
+}
+
+/// None: some were lost.
+fn received(datagram: io::Result<&[u8]>) -> io::Result<Option<&[u8]>> {
+    match datagram {
+        Err(error) if error.raw_os_error() == Some(nix::libc::ENOBUFS) => Ok(None),
+        datagram => datagram.map(Some),
     }
 }
 

@@ -23,6 +23,9 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 pub enum LinkError {
     #[error("the module dm_remap_shim is not loaded; `modprobe dm_remap_shim` loads it")]
     NoModule,
+    /// Its instances are others, though they may have the same numbers.
+    #[error("the module dm_remap_shim has been loaded anew")]
+    Anew,
     #[error("refused: {0}")]
     Refused(#[from] Refusal),
     #[error("no answer within {} s", TIMEOUT.as_secs())]
@@ -54,6 +57,7 @@ pub struct Link {
 }
 
 impl Link {
+    /// The kernel loads the module if it is not there.
     pub async fn open() -> Result<Link, LinkError> {
         let mut channel = Channel::open()?;
         let answer = channel.request(linux::GENL_ID_CTRL, false, &Family::request()).await;
@@ -68,6 +72,13 @@ impl Link {
         Ok(Link { channel, family })
     }
 
+    /// Leaves it to others whether and when the module is loaded: they may be about to exchange it.
+    pub async fn if_loaded() -> Result<Link, LinkError> {
+        let mut channel = Channel::open()?;
+        let family = channel.find().await?;
+        Ok(Link { channel, family })
+    }
+
     pub fn family(&self) -> Family {
         self.family
     }
@@ -79,9 +90,20 @@ impl Link {
 
     /// Sends it and waits for the end of its answer. A request that was given up half-way may have
     /// been carried out; its late answer is passed over.
+    ///
+    /// Every load of the module has a family of its own. What is sent to a former one is refused, until the answer to
+    /// InstanceGet, [`LinkError::Anew`], says that instances are to be looked for again.
     pub async fn request(&mut self, request: &Request) -> Result<Vec<Message>, LinkError> {
-        let parts =
-            self.channel.request(self.family.id, request.is_dump(), &request.encode()?).await?;
+        let id = self.family.id;
+        let parts = self.channel.request(id, request.is_dump(), &request.encode()?).await;
+        let parts = match (parts, request) {
+            // It asks for nothing that may be absent but the family.
+            (Err(error), Request::InstanceGet) if error.errno() == Some(nix::libc::ENOENT) => {
+                self.family = self.channel.find().await?;
+                return Err(LinkError::Anew);
+            }
+            (parts, _) => parts?,
+        };
         let messages: Result<_, DecodeError> = parts.iter().map(|p| Message::decode(p)).collect();
         Ok(messages?)
     }
@@ -96,6 +118,15 @@ struct Channel {
 impl Channel {
     fn open() -> io::Result<Channel> {
         Ok(Channel { socket: Socket::open(None)?, sequence: 0 })
+    }
+
+    async fn find(&mut self) -> Result<Family, LinkError> {
+        for family in self.request(linux::GENL_ID_CTRL, true, &Family::list()).await? {
+            if let Some(family) = Family::decode(&family)? {
+                return Ok(family);
+            }
+        }
+        Err(LinkError::NoModule)
     }
 
     async fn request(

@@ -55,3 +55,12 @@ async fn without_the_module_it_says_what_to_load() {
         Err(error) => assert!(error.to_string().contains("modprobe dm_remap_shim"), "{error}"),
     }
 }
+
+/// A list of all families has others before it and after it.
+#[tokio::test]
+async fn among_all_families_the_module_is_there_or_not() {
+    match Link::if_loaded().await {
+        Ok(link) => assert_ne!(link.family().id, 0),
+        Err(error) => assert!(matches!(error, LinkError::NoModule), "{error}"),
+    }
+}

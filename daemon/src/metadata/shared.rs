@@ -15,7 +15,8 @@ const ASKS: u32 = 3;
 /// Failed flushes of one sender, who counts them from its own beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Failures {
-    pub sender: u32,
+    /// Its family and its instance: nobody else has both, before or after.
+    pub sender: (u16, u32),
     pub count: u64,
 }
 

@@ -69,7 +69,7 @@ impl Starter {
 
 /// The instances that the kernel has; none while there is no module.
 pub async fn instances() -> Vec<InstanceInfo> {
-    let Ok(mut link) = Link::open().await else { return vec![] };
+    let Ok(mut link) = Link::if_loaded().await else { return vec![] };
     let messages = link.request(&Request::InstanceGet).await.unwrap_or_default();
     let instance = |message| match message {
         Message::Instance(info) => Some(info),

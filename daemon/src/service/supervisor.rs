@@ -23,7 +23,7 @@ use super::start::{Starter, finish, instances, undo};
 use super::{notify, report};
 use crate::config;
 use crate::error::Words;
-use crate::link::{Bell, Doorbells, Link};
+use crate::link::{Bell, Doorbells};
 
 /// How often what failed is tried again, and devices made by hand are looked for. What has not ended after that time
 /// is late.
@@ -136,13 +136,10 @@ fn answer_in_the_log() -> mpsc::Sender<Answer> {
 async fn listen(bells: broadcast::Sender<Bell>) {
     loop {
         let heard = async {
-            let family = Link::open().await?.family();
-            let mut doorbells = Doorbells::open(family)?;
-            // What rang before is asked for.
-            // It fails while there is no device.
-            let _ = bells.send(Bell::Any);
+            let mut doorbells = Doorbells::open()?;
             loop {
                 for bell in doorbells.next().await? {
+                    // It fails while there is no device.
                     let _ = bells.send(bell);
                 }
             }

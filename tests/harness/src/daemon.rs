@@ -85,13 +85,19 @@ impl ReadAt for Open {
 struct Link {
     sys: Handle,
     port: u32,
+    family: u16,
 }
 
 impl Kernel for Link {
     async fn request(&mut self, request: &Request) -> Result<Vec<Message>, LinkError> {
-        match self.sys.lock().daemon_request(self.port, request) {
+        let mut sys = self.sys.lock();
+        match sys.daemon_request(self.family, self.port, request) {
             None => Err(LinkError::Timeout),
             Some(Ok(messages)) => Ok(messages),
+            Some(Err(libc::ENOENT)) if *request == Request::InstanceGet => {
+                self.family = sys.family;
+                Err(LinkError::Anew)
+            }
             Some(Err(errno)) => Err(LinkError::Refused(Refusal { errno, text: None })),
         }
     }
@@ -104,14 +110,18 @@ impl Kernel for Link {
 impl Link {
     /// Of the spare that every instance here has.
     fn user(&mut self) -> io::Result<Option<InstanceInfo>> {
-        let answer = now(self.request(&Request::InstanceGet)).map_err(io::Error::other)?;
-        Ok(user(answer, DevNo::from_wire(SPARE_DEV)))
+        let mut answer = now(self.request(&Request::InstanceGet));
+        if matches!(answer, Err(LinkError::Anew)) {
+            answer = now(self.request(&Request::InstanceGet));
+        }
+        Ok(user(answer.map_err(io::Error::other)?, DevNo::from_wire(SPARE_DEV)))
     }
 }
 
 impl Flusher for Link {
     fn failures(&mut self) -> io::Result<Option<Failures>> {
-        Ok(self.user()?.as_ref().map(failures))
+        let user = self.user()?;
+        Ok(user.map(|user| failures(self.family, &user)))
     }
 
     fn failed(&mut self) -> io::Result<()> {
@@ -170,7 +180,7 @@ impl Daemon {
         let open = |which| Open { sys: sys.clone(), which };
         sys.lock().task = Task::Open;
         let port = 100 + sys.lock().life;
-        let link = || Link { sys: sys.clone(), port };
+        let link = || Link { sys: sys.clone(), port, family: sys.lock().family };
         let user = link().user().map_err(Error::Flush)?;
         let expect = Expect {
             data: Some(data.clone()),

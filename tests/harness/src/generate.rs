@@ -327,7 +327,9 @@ impl Maker {
             }
             Flavour::Transport if self.spoilt < 4 => Op::Gone { disk, ms: ms.min(2000) },
             Flavour::Transport => Op::Hiccup { disk: Which::Data, writes: 1 },
-            Flavour::Suspends | Flavour::Bounds if self.rng.chance(40) => Op::Remade { ms },
+            Flavour::Suspends | Flavour::Bounds if self.rng.chance(40) => {
+                Op::Remade { ms, anew: ms % 2 == 0 }
+            }
             Flavour::Suspends => {
                 let noflush = self.rng.chance(50);
                 Op::Suspend { noflush, ms: self.rng.below(200), hold_ms: 60_000 }

@@ -159,6 +159,8 @@ pub enum Op {
     /// The mapped device is removed once it is idle, and made again after a time; the daemon lives on.
     Remade {
         ms: u64,
+        /// So is the module, and numbers its instances from 1.
+        anew: bool,
     },
     /// The daemon starts with an earlier copy of the spare, then with the right one.
     RolledBack {

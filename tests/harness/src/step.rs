@@ -165,7 +165,7 @@ impl Sys {
                 self.oracle.excuses.delayed(ms * 1000 + hold_ms * 1000);
                 self.suspend(noflush, ms, hold_ms);
             }
-            Op::Remade { ms } if self.k.on => self.removing = Some(ms),
+            Op::Remade { ms, anew } if self.k.on => self.removing = Some((ms, anew)),
             Op::RolledBack { back_ms } => match &self.snapshot {
                 None if self.k.owner == 0 => {}
                 None => self.snapshot = Some((self.spare.live(), self.k.id, self.k.commits)),

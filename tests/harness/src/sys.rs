@@ -132,8 +132,10 @@ pub struct Sys {
     pub untold: bool,
     /// When a disk came back last.
     pub back_at: u64,
-    /// The device is to be removed, and made again after so many milliseconds.
-    pub removing: Option<u64>,
+    /// The device is to be removed, and made again after so many milliseconds, perhaps by a module that is loaded anew.
+    pub removing: Option<(u64, bool)>,
+    /// Of the module that is loaded.
+    pub family: u16,
     /// It is not there, though the machine is on.
     pub removed: bool,
     /// The daemon is opening the spare.
@@ -187,6 +189,7 @@ impl Sys {
             opening: false,
             back_at: 0,
             removing: None,
+            family: 1,
             removed: false,
             trace,
             tags: 0,
@@ -425,6 +428,7 @@ impl Sys {
     /// A request of the daemon, at the end of which more may have happened.
     pub fn daemon_request(
         &mut self,
+        family: u16,
         port: u32,
         request: &dmremap_protocol::Request,
     ) -> Option<Result<Vec<dmremap_protocol::Message>, i32>> {
@@ -432,6 +436,9 @@ impl Sys {
         self.advance(time);
         if self.dead() {
             return None;
+        }
+        if family != self.family {
+            return Some(Err(nix::libc::ENOENT));
         }
         let answer = self.request(port, request);
         if self.now < self.calm_from && self.rng.below(1000) < self.config.lost_answers {
@@ -479,10 +486,16 @@ impl Sys {
         if self.oracle.pending() > 0 || !self.k.is_idle() {
             return;
         }
-        if let Some(ms) = self.removing.take() {
+        if let Some((ms, anew)) = self.removing.take() {
             self.say(|| "  the device is removed".to_owned());
             self.instance_gone();
             self.removed = true;
+            if anew {
+                self.say(|| "  the module is loaded anew".to_owned());
+                self.k.id = 1;
+                self.family += 1;
+                self.snapshot = None;
+            }
             // Who is opening the spare cannot be told of its last failed flushes.
             self.oracle.excuses.trouble(Trouble::Spare, self.now + 1_000_000);
             self.kernel_in(ms * 1000, Ev::Made);

@@ -18,7 +18,7 @@ struct Other {
 }
 
 fn says(sender: u32, count: u64) -> Option<Option<Failures>> {
-    Some(Some(Failures { sender, count }))
+    Some(Some(Failures { sender: (1, sender), count }))
 }
 
 impl Other {
@@ -84,14 +84,15 @@ fn the_restated_record_holds_without_the_one_that_was_lost() {
 fn only_a_sender_that_begins_with_none_is_trusted_at_once() {
     let good = [
         (None, None),
-        (None, Some(Failures { sender: 1, count: 0 })),
-        (Some(Failures { sender: 1, count: 3 }), Some(Failures { sender: 1, count: 3 })),
+        (None, Some(Failures { sender: (1, 1), count: 0 })),
+        (Some(Failures { sender: (1, 1), count: 3 }), Some(Failures { sender: (1, 1), count: 3 })),
     ];
     let bad = [
-        (None, Some(Failures { sender: 1, count: 1 })),
-        (Some(Failures { sender: 1, count: 3 }), Some(Failures { sender: 1, count: 4 })),
-        (Some(Failures { sender: 1, count: 0 }), Some(Failures { sender: 2, count: 0 })),
-        (Some(Failures { sender: 1, count: 0 }), None),
+        (None, Some(Failures { sender: (1, 1), count: 1 })),
+        (Some(Failures { sender: (1, 1), count: 3 }), Some(Failures { sender: (1, 1), count: 4 })),
+        (Some(Failures { sender: (1, 1), count: 0 }), Some(Failures { sender: (1, 2), count: 0 })),
+        (Some(Failures { sender: (1, 1), count: 0 }), Some(Failures { sender: (2, 1), count: 0 })),
+        (Some(Failures { sender: (1, 1), count: 0 }), None),
     ];
     let all = good.map(|pair| (pair, true)).into_iter().chain(bad.map(|pair| (pair, false)));
     for ((before, now), trusted) in all {

@@ -125,7 +125,7 @@ impl Served {
         daemon.stop(PATIENCE)
     }
 
-    fn until_ready(&self) -> Result<()> {
+    pub fn until_ready(&self) -> Result<()> {
         let ready = wait_until("the devices to be served", PATIENCE, || {
             let serving = policyd(&["status"])?.end()?;
             Ok(serving.stdout.matches("kernel: ready").count() >= self.devices.len()
