@@ -1,5 +1,6 @@
 //! A reload: all of the new configuration, or none of it. A device that it no longer names is served on, until it is
-//! removed. It is a task of its own: it waits for disks, and for the I/O of the devices whose options change.
+//! removed. One that is not served and stays as it was configured is left to its next try. It is a task of its own: it waits
+//! for disks, and for the I/O of the devices whose options change.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -80,6 +81,7 @@ impl Reload {
             let name = device.name.get_ref();
             match self.starting.get(name) {
                 _ if self.served.contains_key(name) => {}
+                None if self.starter.config.device(name) == Some(device) => {}
                 None => new.push(device),
                 Some(before) if before == device => {}
                 Some(_) => bail!(
@@ -190,6 +192,30 @@ mod tests {
         };
         let text: String = devices.iter().map(section).collect();
         Config::parse(Path::new("c.toml"), &text).expect("parses")
+    }
+
+    /// The disk of one device was away. Until it was back no reload passed, not one that only changed the policy of the
+    /// others, though the same file was taken at a start of the daemon.
+    #[tokio::test]
+    async fn what_is_not_served_and_stays_as_it_is_keeps_nothing_from_being_applied() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("c.toml");
+        let section =
+            "[[device]]\nname = \"d\"\ndata = \"/nowhere/data\"\nspare = \"/nowhere/spare\"\n";
+        let former = Arc::new(Config::parse(&file, section).expect("parses"));
+        let reload = async |text: String| {
+            std::fs::write(&file, text).expect("written");
+            let (spares, bells) = (Default::default(), tokio::sync::broadcast::Sender::new(1));
+            let starter = Starter { config: former.clone(), spares, bells };
+            let (served, starting) = (BTreeMap::new(), BTreeMap::new());
+            Reload { file: file.clone(), starter, served, starting }.run().await
+        };
+        let policy = "[policy]\nread_retries = 7\n";
+        let done = reload(format!("{policy}{section}")).await.expect("d is as it was");
+        assert_eq!((done.config.policy.read_retries, done.started.len()), (7, 0));
+        let changed = reload(format!("{policy}{section}max_held_bios = 77\n")).await;
+        let error = Words(&changed.err().expect("its section is new")).to_string();
+        assert!(error.contains("d: ") && error.contains("data /nowhere/data: No such"), "{error}");
     }
 
     /// A device that was taken out of the file is served on. It came back with another spare, and the reload said that all

@@ -43,12 +43,18 @@ fn a_spare(_: &mut Ctx) -> Result<()> {
     served.disk()?.verify(100, 1, 1)?;
     ensure!(served.listed("mapped")? == [(100, 1)], "{:?}", served.listed("mapped")?);
 
-    // It is tried again and again, and asked for by a reload: all that is heard meanwhile is the watchdog's due.
+    // It is tried again and again, and a reload that changes it waits for it: all that is heard meanwhile is the watchdog's due.
     let words = "the spare /dev/mapper/slow has not answered a read for 4 s";
+    served::configure_all("", &both, "max_held_bios = 77")?;
     spare::says(&["reload"], 1, &format!("nothing was changed: d2: {words}"))?;
     ensure!(policyd(&["status"])?.end()?.stdout.contains(&format!("d2: not served: {words}")));
     let beats = manager.heard().iter().filter(|said| *said == "WATCHDOG=1").count();
     ensure!(beats >= 3, "the watchdog heard of it {beats} times in four seconds");
+    // One that leaves it as it is applies to the others.
+    served::configure_all("[policy]\nread_retries = 7", &both, "")?;
+    policyd(&["reload"])?.run()?;
+    let status = policyd(&["status", "--json"])?.end()?.stdout;
+    ensure!(status.contains("\"read_retries\":7") && status.contains(words), "{status}");
     served::configure_all("", &both[..1], "")?;
     policyd(&["reload"])?.run()?;
 
