@@ -122,6 +122,9 @@ fn what_somebody_elses_disk_holds_is_not_overwritten() {
     );
     let larger = image(directory.path(), "larger", 32 << 20);
     refused(&["restore", &larger, &dump], "its size is 65536 sectors, the label says 32768");
-    good(&["restore", &larger, &dump, "--other-spare"]);
+    // The new spare is known by no more than `format` would ask for: it was taken unasked, and any disk of its size for it
+    // ever after.
+    refused(&["restore", &larger, &dump, "--other-spare"], "if no disk of the same size can take");
+    good(&["restore", &larger, &dump, "--other-spare", "--weak-identity"]);
     good(&["check", &larger]);
 }

@@ -85,6 +85,9 @@ enum Command {
         /// Use another spare, because that one is lost: what was mapped is an error until it is written again
         #[arg(long)]
         other_spare: bool,
+        /// Accept another spare that only its size tells from others
+        #[arg(long, requires = "other_spare")]
+        weak_identity: bool,
     },
 }
 
@@ -104,8 +107,8 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
             offline::repair(&spare, take_over, accept_unreadable_tail)
         }
         Some(Command::Dump { spare, .. }) => offline::dump(&spare),
-        Some(Command::Restore { spare, dump, force, other_spare }) => {
-            offline::restore(&spare, &dump, force, other_spare)
+        Some(Command::Restore { spare, dump, force, other_spare, weak_identity }) => {
+            offline::restore(&spare, &dump, force, other_spare.then_some(weak_identity))
         }
     }
 }

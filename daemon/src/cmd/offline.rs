@@ -74,7 +74,8 @@ pub fn dump(spare: &Path) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-pub fn restore(spare: &Path, dump: &Path, force: bool, other: bool) -> Result<ExitCode> {
+/// `other`: it is not the spare the dump was made of, and whether it may be one that only its size tells from others.
+pub fn restore(spare: &Path, dump: &Path, force: bool, other: Option<bool>) -> Result<ExitCode> {
     let place = dump.display().to_string();
     let file = File::open(dump).with_context(|| place.clone())?;
     let mut dump: Dump = serde_json::from_reader(BufReader::new(file)).context(place)?;
@@ -84,9 +85,9 @@ pub fn restore(spare: &Path, dump: &Path, force: bool, other: bool) -> Result<Ex
         pair::holds_nothing(&mut disk, spare, "restore")?;
     }
     match other {
-        true => dump = dump.for_another(&disk, identity.clone())?,
+        Some(weak) => dump = dump.for_another(&disk, identity.clone(), weak)?,
         // It would be served with slots that hold bytes of somebody else.
-        false => pair::not_overwritten(&mut disk, spare)?,
+        None => pair::not_overwritten(&mut disk, spare)?,
     }
     let nonce = u64::from_ne_bytes(pair::random()?);
     let restored = metadata::restore(&mut disk, &dump, identity, nonce, force);

@@ -66,8 +66,17 @@ pub fn dump<D: Disk>(disk: &mut D) -> Result<Dump, Error> {
 
 impl Dump {
     /// The same for another spare, which has this identity. What was mapped is lost with the slots, and an error until it
-    /// is written again: the data disk is stale there.
-    pub fn for_another<D: Disk>(mut self, disk: &D, spare: Identity) -> Result<Dump, Error> {
+    /// is written again: the data disk is stale there. `weak_identity`: a spare that only its size tells from others will do,
+    /// as for [`Format`].
+    pub fn for_another<D: Disk>(
+        mut self,
+        disk: &D,
+        spare: Identity,
+        weak_identity: bool,
+    ) -> Result<Dump, Error> {
+        if spare.is_weak() && !weak_identity {
+            return Err(Error::Weak { disk: "spare" });
+        }
         self.geometry = Geometry::plan(disk.size(), unit(disk)?)?;
         self.spare = spare;
         self.retired.clear();
@@ -110,6 +119,7 @@ pub fn restore<D: Disk>(
         mapped: dump.mapped,
         block: dump.block,
         machine: dump.machine,
+        // Whoever formatted the dump's disks has consented, and whoever gave it another spare.
         weak_identity: true,
         force,
     };

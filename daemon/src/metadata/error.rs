@@ -24,7 +24,7 @@ pub enum Error {
     )]
     Labelled { label: Uuid },
     #[error(
-        "the {disk} shows nothing but its size to know it by; format with --weak-identity if no disk of the same size can take its place"
+        "the {disk} shows nothing but its size to know it by; give --weak-identity if no disk of the same size can take its place"
     )]
     Weak { disk: &'static str },
     #[error(

@@ -85,7 +85,7 @@ fn a_dump_is_for_the_spare_it_was_made_of() {
 
     // Where the spare is lost, what it held is an error, and no place is thought to be bad that is not.
     for disk in [RamDisk::new(SPARE), coarse] {
-        let moved = dumped.clone().for_another(&disk, other.clone()).unwrap();
+        let moved = dumped.clone().for_another(&disk, other.clone(), false).unwrap();
         let mut disk = disk;
         restore(&mut disk, &moved, other.clone(), 7, false).unwrap();
         let (store, _) = Store::open(disk, &Expect { spare: other.clone(), ..expect() }).unwrap();
