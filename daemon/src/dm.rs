@@ -95,8 +95,9 @@ impl Mapper {
         Ok(Mapper { dm: DM::new().map_err(MapperError::Absent)? })
     }
 
-    /// Makes the device, or finds it as an earlier daemon left it, and loads its table. The instance
-    /// is there then; it serves nothing before [`Mapper::resume`] and the daemon's READY.
+    /// Makes the device, or finds it as an earlier daemon left it, and loads its table, if its options are not those that it
+    /// has. The instance is there then. A new one serves nothing before [`Mapper::resume`] and the daemon's READY; one that
+    /// was there gets its new options with that.
     pub fn prepare(&self, name: &str, uuid: &str, table: &Table) -> Result<DevNo, MapperError> {
         let id = dm_name(name)?;
         let fail = |what| failure(what, name);
@@ -109,12 +110,16 @@ impl Mapper {
         let id = DevId::Name(id);
         let (active, inactive) = (self.table(&id, false)?, self.table(&id, true)?);
         table.own(name, active.iter().chain(&inactive))?;
-        if active.is_empty() && inactive.is_empty() {
+        if inactive.is_empty() {
             let loaded = self.dm.table_load(&id, &table.lines(), DmOptions::default());
             loaded.map_err(fail("load the table of")).inspect_err(|_| {
                 // An empty device would be in the way of its name; what matters is why.
                 let _ = if made { self.remove(name) } else { Ok(()) };
             })?;
+            // Only the kernel knows what is preset.
+            if self.table(&id, true)? == active {
+                self.dm.table_clear(&id).map_err(fail("clear the table of"))?;
+            }
         }
         self.number(name)
     }

@@ -8,9 +8,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::case::Case;
-use crate::guest::served::{NAME, Served, config_path, policyd};
+use crate::guest::dm::Device;
+use crate::guest::served::{self, NAME, Served, config_path, policyd};
 use crate::guest::setup::Disks;
-use crate::guest::{Ctx, Disk};
+use crate::guest::{Ctx, Disk, wait_until};
 
 pub const CASES: &[Case] = &[
     Case::new("daemon.maps-bad-sectors", 90, maps_bad_sectors),
@@ -22,6 +23,7 @@ pub const CASES: &[Case] = &[
     Case::new("daemon.no-thread-waits-for-its-own-device", 60, no_thread_waits),
 ];
 
+const PATIENCE: Duration = Duration::from_secs(30);
 const BAD: [u64; 10] = [100, 101, 200, 300, 400, 50000, 50001, 75000, 100_000, 150_000];
 
 /// Neighbours are listed as one or as two extents; the sectors are what counts.
@@ -113,9 +115,13 @@ fn killed_while_a_write_waits(_: &mut Ctx) -> Result<()> {
         let held = scope.spawn(|| disk.fill(300, 1, 2));
         thread::sleep(Duration::from_millis(500));
         ensure!(!held.is_finished(), "a write to a bad sector ended without a daemon");
+        // What was configured meanwhile holds as well, of options too: they are changed as by a reload.
+        served::configure(disks.bad.path(), &disks.spare(), "max_held_bios = 77")?;
         served.again()?;
         held.join().unwrap_or_else(|_| bail!("the writer panicked"))
     })?;
+    let has_options = || Ok(Device::shared(NAME).table()?.contains("max_held_bios 77 "));
+    wait_until("its options to be changed", PATIENCE, has_options)?;
     disk.verify(300, 1, 2)?;
     expect_mapped(&served, &[200, 300])?;
     drop(disk);
