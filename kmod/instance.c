@@ -43,10 +43,8 @@ struct dmr_instance *dmr_instance_get(struct nlattr **attrs, struct netlink_ext_
 
 	mutex_lock(&dmr_instances_lock);
 	list_for_each_entry(inst, &dmr_instances, node)
-		if (inst->id == id) {
-			kref_get(&inst->kref);
+		if (inst->id == id && kref_get_unless_zero(&inst->kref))
 			found = inst;
-		}
 	mutex_unlock(&dmr_instances_lock);
 	if (IS_ERR(found))
 		NL_SET_ERR_MSG(extack, "no such instance");

@@ -126,10 +126,9 @@ int dmr_start_op(struct sk_buff *skb, struct genl_info *info)
 	if (f->state == DM_REMAP_FAULT_BUSY || f->installing ||
 	    (f->state == DM_REMAP_FAULT_PLACED && !(place && f->pb)))
 		return dmr_refuse(info->extack, -EBUSY, "the fault is busy or placed");
-	if (!place && !writes(f))
-		return dmr_refuse(info->extack, -EINVAL, "TRY is for held writes");
-	if (!f->pb && (f->flags & DM_REMAP_FAULT_F_WRITE))
-		return dmr_refuse(info->extack, -ENOENT, "its bio has left");
+	if (!writes(f) && (!place || (f->flags & DM_REMAP_FAULT_F_WRITE)))
+		return dmr_refuse(info->extack, place ? -ENOENT : -EINVAL,
+				  "TRY, and PLACE of a write, are for held writes");
 	/* Each may add two, as it may split an extent. INSTALL, which must not fail, does not ask. */
 	if (place && inst->extents + 2 * nr > DM_REMAP_MAX_EXTENTS)
 		return dmr_refuse(info->extack, -ENOSPC, "too many extents");

@@ -28,6 +28,11 @@ static inline void kref_get(struct kref *kref)
 		host_bug("a reference to what is gone");
 }
 
+static inline bool kref_get_unless_zero(struct kref *kref)
+{
+	return kref->count && kref->count++;
+}
+
 static inline void kref_put(struct kref *kref, void (*release)(struct kref *kref))
 {
 	if (!--kref->count)
