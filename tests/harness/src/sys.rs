@@ -1,5 +1,7 @@
 //! Everything that is not the daemon: clock, chance, disks, kernel, and what has to happen when.
 
+mod end;
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -446,60 +448,6 @@ impl Sys {
             return None;
         }
         Some(answer)
-    }
-
-    /// The power fails: what is on its way to a disk may have landed.
-    pub fn cut(&mut self) {
-        let mut data = std::mem::take(&mut self.k.flights);
-        for n in 0..data.slots() {
-            let Some(flight) = data.take(n) else { continue };
-            if flight.kind == crate::kernel::IoKind::Write && flight.done.is_none() {
-                let fate = self.rng.bits();
-                let mut buf = vec![0; flight.len as usize * crate::disk::SECTOR];
-                crate::kernel::fill(&mut buf, flight.tag, flight.start);
-                let disk = match flight.dest {
-                    Which::Data => &mut self.data,
-                    Which::Spare => &mut self.spare,
-                };
-                disk.put(flight.sector, &buf, false, false, fate);
-            }
-        }
-        self.data.cut(&mut self.rng);
-        self.spare.cut(&mut self.rng);
-        self.oracle.power_cut();
-        self.instance_gone();
-        self.removed = false;
-        self.view = None;
-    }
-
-    fn instance_gone(&mut self) {
-        self.checks.instance_gone();
-        self.boot += 1;
-        self.k = Kernel::new(self.k.id + 1, &self.config);
-        self.k.on = false;
-        self.bells = 0;
-        self.removing = None;
-        self.oracle.excuses.set(Trouble::Unowned, u64::MAX);
-    }
-
-    fn remove_if_idle(&mut self) {
-        if self.oracle.pending() > 0 || !self.k.is_idle() {
-            return;
-        }
-        if let Some((ms, anew)) = self.removing.take() {
-            self.say(|| "  the device is removed".to_owned());
-            self.instance_gone();
-            self.removed = true;
-            if anew {
-                self.say(|| "  the module is loaded anew".to_owned());
-                self.k.id = 1;
-                self.family += 1;
-                self.snapshot = None;
-            }
-            // Who is opening the spare cannot be told of its last failed flushes.
-            self.oracle.excuses.trouble(Trouble::Spare, self.now + 1_000_000);
-            self.kernel_in(ms * 1000, Ev::Made);
-        }
     }
 }
 
