@@ -13,7 +13,7 @@ use super::spares::Spares;
 use crate::config::resolve::{Place, resolve};
 use crate::config::{self, Config};
 use crate::error::Words;
-use crate::link::{Bell, Link};
+use crate::link::{Bell, Link, LinkError};
 
 #[derive(Clone)]
 pub struct Starter {
@@ -68,14 +68,16 @@ impl Starter {
 }
 
 /// The instances that the kernel has; none while there is no module.
-pub async fn instances() -> Vec<InstanceInfo> {
-    let Ok(mut link) = Link::if_loaded().await else { return vec![] };
-    let messages = link.request(&Request::InstanceGet).await.unwrap_or_default();
+pub async fn instances() -> Result<Vec<InstanceInfo>, LinkError> {
+    let messages = match Link::if_loaded().await {
+        Err(LinkError::NoModule) => vec![],
+        link => link?.request(&Request::InstanceGet).await?,
+    };
     let instance = |message| match message {
         Message::Instance(info) => Some(info),
         _ => None,
     };
-    messages.into_iter().filter_map(instance).collect()
+    Ok(messages.into_iter().filter_map(instance).collect())
 }
 
 /// Lets I/O through; nobody waits for it, because udev may.

@@ -23,7 +23,7 @@ use super::start::{Starter, finish, instances, undo};
 use super::{notify, report};
 use crate::config;
 use crate::error::Words;
-use crate::link::{Bell, Doorbells};
+use crate::link::{Bell, Doorbells, LinkError};
 
 /// How often what failed is tried again, and devices made by hand are looked for. What has not ended after that time
 /// is late.
@@ -38,7 +38,7 @@ const RELOAD: Duration = Duration::from_secs(10);
 /// What a task has come to.
 enum End {
     Started(Box<config::Device>, Result<Device>),
-    Listed(Vec<InstanceInfo>),
+    Listed(Result<Vec<InstanceInfo>, LinkError>),
     /// None: it is no stranger.
     Adopted(u32, Result<Option<Device>>),
     Reloaded(Result<Reloaded>, mpsc::Sender<Answer>),
@@ -160,6 +160,11 @@ fn fail(failed: &mut BTreeMap<String, String>, name: &str, why: String) {
     }
 }
 
+fn is_of(device: &Device, info: &InstanceInfo) -> bool {
+    let disks = device.handle.target.disks;
+    (disks.data.wire(), disks.spare.wire()) == (info.data_dev, info.spare_dev)
+}
+
 impl Supervisor {
     fn new(file: PathBuf, starter: Starter, ends: mpsc::UnboundedSender<End>) -> Supervisor {
         Supervisor {
@@ -188,7 +193,8 @@ impl Supervisor {
     fn ended(&mut self, end: End) {
         match end {
             End::Started(section, device) => self.started(*section, device),
-            End::Listed(instances) => self.listed(instances),
+            End::Listed(Ok(instances)) => self.listed(instances),
+            End::Listed(Err(error)) => tracing::warn!("instances cannot be listed: {error}"),
             End::Adopted(instance, device) => self.adopted(instance, device),
             End::Reloaded(done, to) => self.reloaded(done, &to),
         }
@@ -218,6 +224,10 @@ impl Supervisor {
                 End::Started(device, started)
             });
         }
+        self.list();
+    }
+
+    fn list(&self) {
         self.begin(async { End::Listed(instances().await) });
     }
 
@@ -258,8 +268,14 @@ impl Supervisor {
 
     fn listed(&mut self, instances: Vec<InstanceInfo>) {
         self.strangers.retain(|known, _| instances.iter().any(|info| info.instance == *known));
+        if self.reloading {
+            return;
+        }
+        self.let_go(&instances);
         for info in instances {
-            if self.reloading || self.serves(&info) || !self.adopting.insert(info.instance) {
+            if self.devices.values().any(|device| is_of(device, &info))
+                || !self.adopting.insert(info.instance)
+            {
                 continue;
             }
             let starter = self.starter.clone();
@@ -270,12 +286,19 @@ impl Supervisor {
         }
     }
 
-    fn serves(&self, info: &InstanceInfo) -> bool {
-        let is = |device: &Device| {
-            let disks = device.handle.target.disks;
-            (disks.data.wire(), disks.spare.wire()) == (info.data_dev, info.spare_dev)
+    /// What has been removed, and is not configured, leaves its disks to others.
+    fn let_go(&mut self, instances: &[InstanceInfo]) {
+        let stays = |device: &Device| {
+            self.starter.config.device(device.name()).is_some()
+                || instances.iter().any(|info| is_of(device, info))
         };
-        self.devices.values().any(is)
+        let devices = std::mem::take(&mut self.devices).into_iter();
+        let (stay, removed) = devices.partition::<Vec<_>, _>(|(_, device)| stays(device));
+        self.devices = stay.into_iter().collect();
+        for (name, device) in removed {
+            tracing::info!("{name}: removed, and not configured: its spare is closed");
+            tokio::spawn(device.stop());
+        }
     }
 
     fn adopted(&mut self, instance: u32, device: Result<Option<Device>>) {
@@ -355,6 +378,7 @@ impl Supervisor {
                     self.enter(device);
                 }
                 tracing::info!("the configuration was reloaded");
+                self.list();
                 Answer::Done
             }
             Err(error) => Answer::Error(format!("nothing was changed: {}", Words(&error))),

@@ -13,7 +13,7 @@ use crate::cases::config;
 use crate::guest::dm::Device;
 use crate::guest::served::{self, NAME, Served, policyd};
 use crate::guest::setup::Disks;
-use crate::guest::{Cmd, Ctx, Disk, wait_until};
+use crate::guest::{Cmd, Ctx, Disk, spare, wait_until};
 
 pub const CASES: &[Case] = &[
     Case::new("reload.applies-whole-under-load", 120, applies_under_load),
@@ -190,6 +190,19 @@ fn a_late_failure(_: &mut Ctx) -> Result<()> {
     under_load(&served, || refused("d2: its options: "))?;
     let left = Cmd::new("dmsetup").arg("ls").env("DM_DISABLE_UDEV", "1").run()?;
     ensure!(!left.contains("d3"), "{left}");
+
+    // No longer named, it is let go, and its name is free for other disks.
+    configure(&disks, "", 1, "max_held_bios = 77")?;
+    policyd(&["reload"])?.run()?;
+    let closed = || Ok(spare::is_clean(&disks.brd.path(3)).is_ok());
+    wait_until("the spare of d2 to be closed", PATIENCE, closed)?;
+    ensure!(status_of("d2").is_err(), "d2 is served on");
+    let pairs = [(bad, &*disks.brd.path(1)), (&*disks.brd.path(4), &*disks.brd.path(5))];
+    served::configure_all("", &pairs, "max_held_bios = 77")?;
+    policyd(&["reload"])?.run()?;
+    let second = Device::existing("d2");
+    Disk::open(second.path())?.fill(0, 64, 1)?;
+    second.remove()?;
     served.down()?;
     disks.remove()
 }
