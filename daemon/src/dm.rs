@@ -97,20 +97,21 @@ impl Mapper {
 
     /// Makes the device, or finds it as an earlier daemon left it, and loads its table, if its options are not those that it
     /// has. The instance is there then. A new one serves nothing before [`Mapper::resume`] and the daemon's READY; one that
-    /// was there gets its new options with that.
+    /// was there gets its new options with that. One that was made by hand, which has not this uuid, keeps its own.
     pub fn prepare(&self, name: &str, uuid: &str, table: &Table) -> Result<DevNo, MapperError> {
         let id = dm_name(name)?;
         let fail = |what| failure(what, name);
         let made = self.status(name)?.is_none();
         if made {
-            let uuid = DmUuid::new(uuid).map_err(fail("create"))?;
-            let created = self.dm.device_create(id, Some(uuid), DmOptions::default());
+            let new = DmUuid::new(uuid).map_err(fail("create"))?;
+            let created = self.dm.device_create(id, Some(new), DmOptions::default());
             created.map_err(fail("create"))?;
         }
         let id = DevId::Name(id);
         let (active, inactive) = (self.table(&id, false)?, self.table(&id, true)?);
         table.own(name, active.iter().chain(&inactive))?;
-        if inactive.is_empty() {
+        let ours = self.uuid(name)?.as_deref() == Some(uuid);
+        if inactive.is_empty() && (active.is_empty() || ours) {
             let loaded = self.dm.table_load(&id, &table.lines(), DmOptions::default());
             loaded.map_err(fail("load the table of")).inspect_err(|_| {
                 // An empty device would be in the way of its name; what matters is why.
@@ -166,6 +167,11 @@ impl Mapper {
             let _ = std::fs::remove_file(node(Path::new("/dev"), name));
         }
         Ok(())
+    }
+
+    fn uuid(&self, name: &str) -> Result<Option<String>, MapperError> {
+        let info = self.dm.device_info(&DevId::Name(dm_name(name)?));
+        Ok(info.map_err(failure("find", name))?.uuid().map(ToString::to_string))
     }
 
     fn number(&self, name: &str) -> Result<DevNo, MapperError> {
