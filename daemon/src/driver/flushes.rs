@@ -2,10 +2,11 @@
 
 use std::io;
 
-use dmremap_protocol::{InstanceInfo, Request};
+use dmremap_protocol::{InstanceInfo, Message, Request};
 use tokio::runtime::Handle;
 
-use super::translate::{failures, user};
+use super::Kernel;
+use super::translate::failures;
 use crate::config::resolve::DevNo;
 use crate::link::{Link, LinkError};
 use crate::metadata::{Failures, Flusher};
@@ -24,15 +25,27 @@ impl Flushes {
 
     /// Whose they are.
     pub fn user(&mut self) -> io::Result<Option<InstanceInfo>> {
-        let mut answer = self.runtime.block_on(self.link.request(&Request::InstanceGet));
-        if matches!(answer, Err(LinkError::Anew)) {
-            answer = self.runtime.block_on(self.link.request(&Request::InstanceGet));
-        }
-        match answer {
-            Err(LinkError::NoModule) => Ok(None),
-            answer => Ok(user(answer.map_err(io::Error::other)?, self.spare)),
-        }
+        self.runtime.block_on(user(&mut self.link, self.spare)).map_err(io::Error::other)
     }
+}
+
+/// The instance that uses the spare, of whichever module is loaded now.
+pub async fn user(
+    kernel: &mut impl Kernel,
+    spare: DevNo,
+) -> Result<Option<InstanceInfo>, LinkError> {
+    let mut answer = kernel.request(&Request::InstanceGet).await;
+    if matches!(answer, Err(LinkError::Anew)) {
+        answer = kernel.request(&Request::InstanceGet).await;
+    }
+    let messages = match answer {
+        Err(LinkError::NoModule) => return Ok(None),
+        answer => answer?,
+    };
+    Ok(messages.into_iter().find_map(|message| match message {
+        Message::Instance(info) if info.spare_dev == spare.wire() => Some(info),
+        _ => None,
+    }))
 }
 
 impl Flusher for Flushes {

@@ -8,7 +8,6 @@ use dmremap_protocol::uapi::{
 use dmremap_protocol::{self as wire, FaultInfo, InstanceInfo, Message, Request, SlotArea};
 use nix::libc;
 
-use crate::config::resolve::DevNo;
 use crate::core::{
     Action, Area, Event, FaultId, Flags, Instance, Listed, Load, Piece, Refusal, State, Status,
 };
@@ -85,14 +84,6 @@ pub fn instance(info: &InstanceInfo) -> Instance {
         spare_flush_fails: info.counters.spare_flush_fails,
         spare_flush_bad: info.flags.contains(InstanceFlags::SPARE_FLUSH_BAD),
     }
-}
-
-/// The instance that uses the spare.
-pub fn user(answer: Vec<Message>, spare: DevNo) -> Option<InstanceInfo> {
-    answer.into_iter().find_map(|message| match message {
-        Message::Instance(info) if info.spare_dev == spare.wire() => Some(info),
-        _ => None,
-    })
 }
 
 /// Of the flushes of the spare that it has sent. Each load of the module numbers its instances from 1.

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use dmremap_policyd::config::resolve::{DevNo, Disks};
 use dmremap_policyd::core::{Area, At, Device, Event, Policy, Span, Status};
+use dmremap_policyd::driver::flushes::user;
 use dmremap_policyd::driver::reader::{self, Reader};
-use dmremap_policyd::driver::translate::{failures, user};
+use dmremap_policyd::driver::translate::failures;
 use dmremap_policyd::driver::writer::{self, Writer};
 use dmremap_policyd::driver::{Ask, Clock, Conversation, Jobs, Kernel, Target};
 use dmremap_policyd::io::probe::ReadAt;
@@ -110,11 +111,7 @@ impl Kernel for Link {
 impl Link {
     /// Of the spare that every instance here has.
     fn user(&mut self) -> io::Result<Option<InstanceInfo>> {
-        let mut answer = now(self.request(&Request::InstanceGet));
-        if matches!(answer, Err(LinkError::Anew)) {
-            answer = now(self.request(&Request::InstanceGet));
-        }
-        Ok(user(answer.map_err(io::Error::other)?, DevNo::from_wire(SPARE_DEV)))
+        now(user(self, DevNo::from_wire(SPARE_DEV))).map_err(io::Error::other)
     }
 }
 
