@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use devicemapper::{DM, DevId, DmError, DmFlags, DmName, DmOptions, DmUuid, errors};
+use devicemapper::{DM, DevId, DeviceInfo, DmError, DmFlags, DmName, DmOptions, DmUuid, errors};
 use nix::errno::Errno;
 use rustix::fs::{CWD, FileType, Mode};
 use thiserror::Error;
@@ -98,31 +98,31 @@ impl Mapper {
     /// Makes the device, or finds it as an earlier daemon left it, and loads its table, if its options are not those that it
     /// has. The instance is there then. A new one serves nothing before [`Mapper::resume`] and the daemon's READY; one that
     /// was there gets its new options with that. One that was made by hand, which has not this uuid, keeps its own.
-    pub fn prepare(&self, name: &str, uuid: &str, table: &Table) -> Result<DevNo, MapperError> {
+    pub fn prepare(&self, name: &str, uuid: &str, table: &Table) -> Result<(), MapperError> {
         let id = dm_name(name)?;
         let fail = |what| failure(what, name);
-        let made = self.status(name)?.is_none();
-        if made {
-            let new = DmUuid::new(uuid).map_err(fail("create"))?;
-            let created = self.dm.device_create(id, Some(new), DmOptions::default());
+        let found = self.found(name)?;
+        if found.is_none() {
+            let uuid = DmUuid::new(uuid).map_err(fail("create"))?;
+            let created = self.dm.device_create(id, Some(uuid), DmOptions::default());
             created.map_err(fail("create"))?;
         }
         let id = DevId::Name(id);
         let (active, inactive) = (self.table(&id, false)?, self.table(&id, true)?);
         table.own(name, active.iter().chain(&inactive))?;
-        let ours = self.uuid(name)?.as_deref() == Some(uuid);
-        if inactive.is_empty() && (active.is_empty() || ours) {
+        let ours = || found.as_ref()?.uuid().map(|found| found.to_string() == uuid);
+        if inactive.is_empty() && (active.is_empty() || ours() == Some(true)) {
             let loaded = self.dm.table_load(&id, &table.lines(), DmOptions::default());
             loaded.map_err(fail("load the table of")).inspect_err(|_| {
                 // An empty device would be in the way of its name; what matters is why.
-                let _ = if made { self.remove(name) } else { Ok(()) };
+                let _ = if found.is_none() { self.remove(name) } else { Ok(()) };
             })?;
             // Only the kernel knows what is preset.
             if self.table(&id, true)? == active {
                 self.dm.table_clear(&id).map_err(fail("clear the table of"))?;
             }
         }
-        self.number(name)
+        Ok(())
     }
 
     /// Lets I/O through and makes the node. Waits for udev where it runs, whose rules read the
@@ -169,23 +169,10 @@ impl Mapper {
         Ok(())
     }
 
-    fn uuid(&self, name: &str) -> Result<Option<String>, MapperError> {
-        let info = self.dm.device_info(&DevId::Name(dm_name(name)?));
-        Ok(info.map_err(failure("find", name))?.uuid().map(ToString::to_string))
-    }
-
-    fn number(&self, name: &str) -> Result<DevNo, MapperError> {
-        let info = self.dm.device_info(&DevId::Name(dm_name(name)?));
-        let at = info.map_err(failure("find", name))?.device();
-        Ok(DevNo { major: at.major, minor: at.minor })
-    }
-
-    fn status(&self, name: &str) -> Result<Option<DevNo>, MapperError> {
+    /// None: there is no device of that name.
+    fn found(&self, name: &str) -> Result<Option<DeviceInfo>, MapperError> {
         match self.dm.device_info(&DevId::Name(dm_name(name)?)) {
-            Ok(info) => {
-                let at = info.device();
-                Ok(Some(DevNo { major: at.major, minor: at.minor }))
-            }
+            Ok(info) => Ok(Some(info)),
             Err(DmError::Core(errors::Error::Ioctl(_, _, _, error))) if *error == Errno::ENXIO => {
                 Ok(None)
             }

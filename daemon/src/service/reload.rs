@@ -1,6 +1,6 @@
 //! A reload: all of the new configuration, or none of it. A device that it no longer names is served on, until it is
-//! removed, and then let go. One that is not served and stays as it was configured is left to its next try. It is a task of its own: it waits
-//! for disks, and for the I/O of the devices whose options change.
+//! removed, and then let go. One that is not served and stays as it was configured is left to its next try. It is a task
+//! of its own: it waits for disks, and for the I/O of the devices whose options change.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -151,7 +151,8 @@ fn same_disks(
             Ok(found) if found == *disks => {}
             Ok(_) => {
                 let reason = format!("the disks of {name:?} have changed while it is served");
-                let remedy = "remove the device and take it out of the file first, or give the new one another name";
+                let remedy = "remove the device and take it out of the file first, or give the new one \
+                              another name";
                 return Err(next.source.diagnose(device.name.span(), reason, remedy));
             }
             Err(_) if unchanged() && gone() => {}

@@ -288,14 +288,14 @@ impl Supervisor {
 
     /// What has been removed, and is not configured, leaves its disks to others.
     fn let_go(&mut self, instances: &[InstanceInfo]) {
-        let stays = |device: &Device| {
-            self.starter.config.device(device.name()).is_some()
-                || instances.iter().any(|info| is_of(device, info))
+        let config = &self.starter.config;
+        let removed = |device: &&Device| {
+            config.device(device.name()).is_none()
+                && !instances.iter().any(|info| is_of(device, info))
         };
-        let devices = std::mem::take(&mut self.devices).into_iter();
-        let (stay, removed) = devices.partition::<Vec<_>, _>(|(_, device)| stays(device));
-        self.devices = stay.into_iter().collect();
-        for (name, device) in removed {
+        let removed = self.devices.values().filter(removed).map(|device| device.name().to_owned());
+        for name in removed.collect::<Vec<_>>() {
+            let Some(device) = self.devices.remove(&name) else { continue };
             tracing::info!("{name}: removed, and not configured: its spare is closed");
             tokio::spawn(device.stop());
         }
