@@ -132,6 +132,7 @@ impl Drop for Device {
 pub struct RemapStatus {
     /// All of it, after the target's name.
     pub words: String,
+    pub extents: u64,
     /// Fences included.
     pub faults: u64,
     pub held: u64,
@@ -141,11 +142,12 @@ pub struct RemapStatus {
 impl RemapStatus {
     fn parse(status: &str) -> Option<Self> {
         let words: Vec<&str> = status.split_whitespace().skip(3).collect();
-        let [_ready, _owned, _extents, faults, held, held_sectors, _commit] = words[..] else {
+        let [_ready, _owned, extents, faults, held, held_sectors, _commit] = words[..] else {
             return None;
         };
         Some(Self {
             words: words.join(" "),
+            extents: extents.parse().ok()?,
             faults: faults.parse().ok()?,
             held: held.parse().ok()?,
             held_sectors: held_sectors.parse().ok()?,
@@ -193,7 +195,10 @@ mod tests {
     fn a_status_has_its_numbers_in_order() {
         let status = RemapStatus::parse("0 131072 remap ready no-owner 5 1 2 16 9\n");
         let words = "ready no-owner 5 1 2 16 9".to_owned();
-        assert_eq!(status, Some(RemapStatus { words, faults: 1, held: 2, held_sectors: 16 }));
+        assert_eq!(
+            status,
+            Some(RemapStatus { words, extents: 5, faults: 1, held: 2, held_sectors: 16 })
+        );
         assert_eq!(RemapStatus::parse("0 131072 error\n"), None);
     }
 

@@ -129,10 +129,9 @@ impl Scene {
             let text = fs::read_to_string(&path).context(path)?;
             Ok(text.trim().parse()?)
         };
-        let held = || -> Result<u64> { Ok(Device::shared(NAME).remap_status()?.held) };
         // What does not end by itself is seen by the judge.
         let _ = wait_until("the end of all faults", PATIENCE, || {
-            Ok(live("faults")? == 0 && held()? == 0)
+            Ok(live("faults")? == 0 && device().remap_status()?.held == 0)
         });
         let usage = self.served.status()?;
         ensure!(!usage.contains("spare-low"), "the spare is too small for so long: {usage}");
@@ -145,11 +144,13 @@ impl Scene {
             // One that has just ended has no name.
             Ok(tasks.flatten().all(|task| name(task).map_or(true, |comm| comm.trim() != WAITING)))
         })?;
+        let status = device().remap_status()?;
         Ok(Sample {
             rss_kib: kib(&format!("/proc/{pid}/status"), "VmRSS:")?,
             descriptors: fs::read_dir(format!("/proc/{pid}/fd"))?.count() as u64,
-            live: [live("instances")?, live("faults")?, held()?],
+            live: [live("instances")?, live("faults")?, status.held],
             slab_kib: kib("/proc/meminfo", "SUnreclaim:")?,
+            extents: status.extents,
         })
     }
 }

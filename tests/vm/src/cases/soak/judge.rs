@@ -186,7 +186,8 @@ impl Soak {
     fn table(&self) -> String {
         let did = |word| self.did.get(word).copied().unwrap_or(0);
         let verdict = self.content.verdict();
-        let (rss, slab) = (flat::rss(&self.samples), flat::slab(&self.samples));
+        let [rss, slab, extents] =
+            [flat::rss, flat::slab, flat::extents].map(|of| of(&self.samples));
         let live = |sample: Option<&Sample>| sample.map(|sample| sample.live).unwrap_or_default();
         let live = (live(self.samples.first()), live(self.samples.last()));
         let quarters = |quarters: flat::Quarters| format!("{} / {}", quarters.first, quarters.last);
@@ -205,6 +206,7 @@ impl Soak {
             ("samples at rest", self.samples.len().to_string()),
             ("daemon's RSS, KiB, first / last quarter", quarters(rss)),
             ("kernel's slab, KiB, first / last quarter", quarters(slab)),
+            ("extents, first / last quarter", quarters(extents)),
             ("live instances, faults, bios, first / last", format!("{:?} / {:?}", live.0, live.1)),
         ];
         let rows: Vec<String> =
@@ -241,7 +243,8 @@ mod tests {
 
     #[test]
     fn lines_are_read_as_they_were_written() -> Result<()> {
-        let sample = Sample { rss_kib: 1, descriptors: 2, live: [3, 4, 5], slab_kib: 6 };
+        let sample =
+            Sample { rss_kib: 1, descriptors: 2, live: [3, 4, 5], slab_kib: 6, extents: 7 };
         for line in [
             Line::Bad { sectors: 3..5, reads: true },
             Line::BadNow,
