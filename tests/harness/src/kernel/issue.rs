@@ -72,7 +72,7 @@ impl Sys {
 
     fn note(&mut self, b: usize, status: Sts, next: Reason) {
         let bio = &mut self.k.bios[b];
-        if bio.status == Sts::Ok {
+        if status != Sts::Ok {
             bio.status = status;
         }
         bio.next = bio.next.max(next);
