@@ -7,8 +7,8 @@
 /* After a change of table or fences: who reads the new generation sees it, and the slow bits. */
 void dmr_publish(struct dmr_instance *inst)
 {
-	/* Up to the first extent nobody's data was on the spare that a failed flush could lose. */
-	if (inst->extents && !test_bit(DMR_SLOW_EXTENTS, &inst->slow))
+	/* Up to the first install nobody's data was on the spare that a failed flush could lose. */
+	if (inst->extents && dmr_is_ready(inst) && !test_bit(DMR_SLOW_EXTENTS, &inst->slow))
 		clear_bit(DMR_SLOW_SPARE_FLUSH, &inst->slow);
 	assign_bit(DMR_SLOW_EXTENTS, &inst->slow, inst->extents);
 	assign_bit(DMR_SLOW_FENCES, &inst->slow, !list_empty(&inst->faults));

@@ -69,7 +69,9 @@ int dmr_flush_failed(struct sk_buff *skb, struct genl_info *info)
 
 	spin_lock_irq(&inst->lock);
 	inst->flush_fails[DMR_SPARE]++;
-	inst->flush_owed |= test_bit(DMR_SLOW_EXTENTS, &inst->slow) << DMR_SPARE;
+	/* Before READY it is not known whose data may be lost. */
+	if (inst->slow & (BIT(DMR_SLOW_EXTENTS) | BIT(DMR_SLOW_UNREADY)))
+		inst->flush_owed |= BIT(DMR_SPARE);
 	set_bit(DMR_SLOW_SPARE_FLUSH, &inst->slow);
 	spin_unlock_irq(&inst->lock);
 	return 0;
@@ -80,7 +82,6 @@ bool dmr_fua_fails(const struct dmr_bio *pb)
 {
 	const unsigned long *slow = &pb->t->inst->slow;
 
-	return (pb->opf & REQ_FUA) &&
-	       (test_bit(DMR_SLOW_DATA_FLUSH, slow) ||
+	return (pb->opf & REQ_FUA) && (test_bit(DMR_SLOW_DATA_FLUSH, slow) ||
 		(test_bit(DMR_SLOW_SPARE_FLUSH, slow) && test_bit(DMR_SLOW_EXTENTS, slow)));
 }

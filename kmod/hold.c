@@ -27,8 +27,7 @@ static blk_status_t hold_locked(struct dmr_bio *pb, enum dmr_reason reason)
 
 	if (over)
 		return over;
-	if (reason >= DMR_HEAL && !READ_ONCE(inst->owner) &&
-	    !inst->opt.queue_unowned) {
+	if (reason >= DMR_HEAL && !READ_ONCE(inst->owner) && !inst->opt.queue_unowned) {
 		dmr_count(inst, unowned);
 		return pb->error;
 	}

@@ -11,8 +11,7 @@ bool dmr_slots_used(struct dmr_instance *inst, u64 slot, u64 len)
 }
 
 /* What was placed but will not be installed is free again, unless it failed. */
-void dmr_slots_mark(struct dmr_instance *inst, const struct dm_remap_piece *p, unsigned int nr,
-		    bool used)
+void dmr_slots_mark(struct dmr_instance *inst, const struct dm_remap_piece *p, u32 nr, bool used)
 {
 	for (; nr--; p++) {
 		u64 first = p->slot - inst->slot_start, len = round_up(p->len, inst->slot_unit);

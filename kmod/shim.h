@@ -267,8 +267,7 @@ void dmr_owner_gone(struct dmr_instance *inst);
 
 /* place.c: what a fault's pieces may be, and the slots they take; all need inst->mutex */
 bool dmr_slots_used(struct dmr_instance *inst, u64 slot, u64 len);
-void dmr_slots_mark(struct dmr_instance *inst, const struct dm_remap_piece *p, unsigned int nr,
-		    bool used);
+void dmr_slots_mark(struct dmr_instance *inst, const struct dm_remap_piece *p, u32 nr, bool used);
 
 /* netlink.c: who may send what; verdict.c, place.c and flush.c: what is done then */
 #define DMR_NR_OPS 13

@@ -116,6 +116,8 @@ static int ready(struct sk_buff *skb, struct genl_info *info)
 
 	if (dmr_is_ready(inst))
 		return 0;
+	if (!inst->extents)
+		inst->flush_owed = 0;	/* nobody's data is on the spare */
 	dmr_publish(inst);
 	/* Last: on the way to a table with extents no map may find no bit set. Pairs with dmr_lookup(). */
 	smp_mb__before_atomic();

@@ -75,7 +75,7 @@
  *	the end of the claim. SLOT_START, SLOT_SECTORS and SLOT_UNIT are set by
  *	the first claim and must be repeated by later ones. COMMIT is the last
  *	commit that the claimant's table holds. EBUSY: owned by another
- *	socket; ESTALE: COMMIT is below the instance's last installed one.
+ *	socket; ESTALE: COMMIT is below the instance's last one.
  *	Claiming an instance that is not ready drops what was loaded so far.
  * @DM_REMAP_CMD_LOAD: do: INSTANCE, EXTENTS; only before READY. Extents are in
  *	rising order of start over all LOADs; RETIRED ones have start 0 and may
@@ -121,6 +121,7 @@
  *	opens the spare sends some, too. It counts in spare_flush_fails, and the
  *	next flush of the mapped device fails although its disks obey: what its
  *	callers wrote to slots before may be lost, and they were told of no failure.
+ *	That holds before READY, too, unless no extent was loaded.
  *	So do FUA writes, until a flush after that one has succeeded.
  */
 enum dm_remap_cmd {

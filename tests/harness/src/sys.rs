@@ -416,7 +416,7 @@ impl Sys {
         let result = self.spare_view().flush();
         if result.is_err() {
             self.oracle.flush_failed(self.now, true);
-            self.untold |= self.k.on && self.k.mapped;
+            self.untold |= self.k.on && (self.k.mapped || !self.k.ready);
         }
         let time = self.rng.range(1, 40);
         self.advance(time);

@@ -6,7 +6,7 @@ use dmremap_protocol::uapi::{FaultState, InstanceFlags, Kind};
 
 use super::Conversation;
 use super::faults::bad;
-use crate::talk::{B, INSTANCE, Talk, extent, install, place, release};
+use crate::talk::{B, INSTANCE, Talk, extent, install, piece, place, release};
 use crate::{Access, Disk, Status, Step};
 
 pub(super) const ALL: &[Conversation] = &[
@@ -14,6 +14,8 @@ pub(super) const ALL: &[Conversation] = &[
     Conversation::new("an-unused-spare-only-alarms", unused_spare),
     Conversation::new("a-used-spare-counts", used_spare),
     Conversation::new("somebody-is-told-of-the-owners-flush", owed),
+    Conversation::new("a-flush-that-fails-before-ready-is-owed", owed_before_ready),
+    Conversation::new("before-an-extent-nobody-is-owed-a-flush", owed_to_nobody),
     Conversation::new("what-a-failed-flush-may-have-lost-is-written-again", repeated),
 ];
 
@@ -92,6 +94,28 @@ fn owed(t: &mut Talk) -> Result<()> {
     durable(t, Status::Ok)?;
     ensure!(t.state()?.instance.counters.spare_flush_fails == 1, "not one failure is counted");
     Ok(())
+}
+
+/// What was written to a slot through a device that is gone, and made anew.
+fn owed_before_ready(t: &mut Talk) -> Result<()> {
+    t.ok(Request::FlushFailed { instance: INSTANCE })?;
+    t.serve(&[extent(1000, 1, Kind::Mapped, 64)])?;
+    flags(t, &[InstanceFlags::SPARE_FLUSH_BAD])?;
+    durable(t, Status::Io)?;
+    flush(t, Status::Io)?;
+    flush(t, Status::Ok)?;
+    flags(t, &[])?;
+    durable(t, Status::Ok)
+}
+
+/// Nobody has written to a spare without an extent.
+fn owed_to_nobody(t: &mut Talk) -> Result<()> {
+    t.ok(Request::FlushFailed { instance: INSTANCE })?;
+    t.serve(&[])?;
+    t.change(1000, piece(0, 1, Kind::Mapped, 64), 1)?;
+    flags(t, &[])?;
+    durable(t, Status::Ok)?;
+    flush(t, Status::Ok)
 }
 
 /// A write has been repeated to its slot, and nobody was told so when a flush of the spare fails.

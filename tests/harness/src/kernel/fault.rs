@@ -20,7 +20,10 @@ pub(super) fn wire(status: Sts) -> Status {
 
 impl Sys {
     pub(super) fn publish(&mut self) {
-        if !std::mem::replace(&mut self.k.mapped, self.k.extents > 0) && self.k.mapped {
+        if !std::mem::replace(&mut self.k.mapped, self.k.extents > 0)
+            && self.k.mapped
+            && self.k.ready
+        {
             self.k.flush_bad[Which::Spare as usize] = false;
         }
         self.k.generation += 1;

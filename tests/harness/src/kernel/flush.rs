@@ -55,7 +55,7 @@ impl Sys {
         self.untold = false;
         self.oracle.excuses.set(Trouble::Flush, u64::MAX);
         self.k.flush_fails[Which::Spare as usize] += 1;
-        self.k.flush_owed[Which::Spare as usize] |= self.k.mapped;
+        self.k.flush_owed[Which::Spare as usize] |= self.k.mapped || !self.k.ready;
         self.k.flush_bad[Which::Spare as usize] = true;
     }
 

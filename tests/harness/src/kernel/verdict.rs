@@ -136,6 +136,9 @@ impl Sys {
 
     pub(super) fn ready(&mut self) {
         if !self.k.ready {
+            if self.k.extents == 0 {
+                self.k.flush_owed = [false; 2];
+            }
             self.publish();
             self.k.ready = true;
             self.unpark();
