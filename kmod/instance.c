@@ -117,8 +117,8 @@ int dmr_instance_join(struct dmr_target *t)
 					    inst->spare_dev == new->data_dev))
 			r = dmr_bad(t->ti, -EBUSY, "Data or spare is used by another mapped device");
 	}
-	if (!r && found && found->sectors != new->sectors)
-		r = dmr_bad(t->ti, -EBUSY, "Length differs from the one this device has");
+	if (!r && found && (found->sectors != new->sectors || found->block != new->block))
+		r = dmr_bad(t->ti, -EBUSY, "Length or block differs from the one this device has");
 	if (!r && !found) {
 		found = new;
 		new->id = dmr_next_instance++;

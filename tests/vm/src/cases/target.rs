@@ -28,6 +28,7 @@ pub const CASES: &[Case] = &[
         .must_fail("not version 1 but zeroes"),
     Case::new("target.what-may-not-wait-does-not", 120, at_once),
     Case::new("target.refuses-wrong-tables", 60, refusals),
+    Case::new("target.keeps-its-length-and-its-block", 60, measures),
     Case::new("target.says-what-it-is", 60, says),
 ];
 
@@ -225,6 +226,38 @@ fn refusals(_: &mut Ctx) -> Result<()> {
     // The most of each, and the same disks, are not refused.
     let most: String = OPTIONS.iter().map(|(name, most)| format!(" {name} {most}")).collect();
     device.load(&format!("0 {SECTORS} remap {d} {s} 8{most}"))
+}
+
+/// A table for a device that there is may not change its measures, nor what is under it.
+fn measures(_: &mut Ctx) -> Result<()> {
+    modprobe("dm_remap_shim", &[])?;
+    let (null, spare) = (null_blk("nullb0")?, null_blk("nullb1")?);
+    let coarse = NullBlk::create("nullb2", 32, &[("blocksize", "4096")])?;
+    let over = |disk: &NullBlk| format!("0 {SECTORS} linear {} 0", disk.path().display());
+    let under = Device::create("under", &over(&null))?;
+    let table = |sectors: u64| {
+        let (data, spare) = (under.path().display(), spare.path().display());
+        format!("0 {sectors} remap {data} {spare}")
+    };
+    let device = Device::create("d", &table(SECTORS))?;
+    let mut log = KernelLog::from_now_on()?;
+    let mut refused = |sectors: u64| -> Result<()> {
+        ensure!(device.load(&table(sectors)).is_err(), "accepted: {}", table(sectors));
+        let (said, words) =
+            (log.said()?, "remap: Length or block differs from the one this device has (");
+        ensure!(said.contains(words), "no {words:?} in {said}");
+        Ok(())
+    };
+    refused(SECTORS - 8)?;
+    let swap = |disk: &NullBlk| {
+        under.load(&over(disk))?;
+        under.suspend()?;
+        under.resume()
+    };
+    swap(&coarse)?;
+    refused(SECTORS)?;
+    swap(&null)?;
+    device.load(&table(SECTORS))
 }
 
 /// What can be set, and the most that it can be set to.
