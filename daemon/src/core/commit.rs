@@ -14,7 +14,10 @@ const ENOUGH: usize = 1024;
 /// `DM_REMAP_MAX_INSTALL`.
 const MAX_INSTALL: usize = 1024;
 const AGAIN: Duration = Duration::from_millis(100);
-const RESTATE_AGAIN: Duration = Duration::from_secs(1);
+/// A commit is restated after so much of the time that it has been unknown, within these bounds: a spare that was away for
+/// less than a deadline is back in time for what is held, and one that stays away does not use up the log.
+const RESTATE_SHARE: u32 = 4;
+const RESTATE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(300)];
 const FULL_PAUSE: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
@@ -22,7 +25,8 @@ pub(super) struct Commit {
     pub changes: Vec<Change>,
     /// How many of the changes retire slots that failed; they come first.
     pub retired: usize,
-    pub unknown: bool,
+    /// Since when.
+    pub unknown: Option<Duration>,
 }
 
 impl Device {
@@ -49,7 +53,7 @@ impl Device {
             }
         }
         self.out.push(Action::Commit(changes.clone()));
-        self.commit = Some(Commit { changes, retired, unknown: false });
+        self.commit = Some(Commit { changes, retired, unknown: None });
     }
 
     pub(super) fn commit_done(&mut self, result: Result<Durable, CommitFailure>) {
@@ -57,10 +61,12 @@ impl Device {
             Ok(proof) => self.committed(proof),
             Err(CommitFailure::Unknown) => {
                 let Some(commit) = &mut self.commit else { return };
-                let again = if commit.unknown { RESTATE_AGAIN } else { Duration::ZERO };
+                let again = commit.unknown.map_or(Duration::ZERO, |since| {
+                    ((self.now - since) / RESTATE_SHARE).clamp(RESTATE[0], RESTATE[1])
+                });
                 self.restate_at = Some(self.now + again);
-                self.counters.commits_unknown += u64::from(!commit.unknown);
-                commit.unknown = true;
+                self.counters.commits_unknown += u64::from(commit.unknown.is_none());
+                commit.unknown.get_or_insert(self.now);
             }
             Err(CommitFailure::Full) => {
                 let Some(mut commit) = self.commit.take() else { return };
@@ -77,7 +83,9 @@ impl Device {
             Err(CommitFailure::Dead) => {
                 // The commit may be durable.
                 self.metadata_dead = true;
-                self.commit.iter_mut().for_each(|commit| commit.unknown = true);
+                for commit in &mut self.commit {
+                    commit.unknown.get_or_insert(self.now);
+                }
                 let text = "no metadata mirror can be written: nothing can be mapped";
                 self.alarm(Alarm::MetadataDead, text.into());
                 for id in self.with(Step::Committing) {

@@ -112,7 +112,7 @@ impl Device {
         Snapshot {
             phase: self.phase,
             commit: self.proof,
-            commit_unknown: self.commit.as_ref().is_some_and(|commit| commit.unknown),
+            commit_unknown: self.commit.as_ref().is_some_and(|commit| commit.unknown.is_some()),
             breaker_open: self.breaker.is_open(),
             extents: self.table.len(),
             mapped,

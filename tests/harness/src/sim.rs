@@ -203,11 +203,11 @@ impl Sim {
         true
     }
 
-    /// A spare that was away excuses for longer than a trial takes only if the metadata were given up meanwhile.
+    /// A spare that was away excuses for longer than until the next trial only if the metadata were given up meanwhile.
     fn is_in_service(&self) {
-        const TRIAL: u64 = 2 * SECOND;
         let mut sys = self.sys.lock();
-        let over = !sys.spare.gone && sys.now > sys.back_at + TRIAL;
+        let trial = sys.away / 4 + 2 * SECOND;
+        let over = !sys.spare.gone && sys.now > sys.back_at + trial;
         if !over || !sys.oracle.excuses.is_endless(Trouble::Verdict) {
             return;
         }

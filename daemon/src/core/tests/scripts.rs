@@ -322,6 +322,28 @@ fn an_unknown_commit_is_restated_until_it_is_durable() {
     script.expect(Event::CommitDone(Ok(Durable::after(6))), &[install(6)]);
 }
 
+/// How often, and how long after its end that is seen at most.
+#[test]
+fn a_spare_that_is_away_for_an_hour_does_not_use_up_the_log() {
+    let mut script = Script::committing();
+    let begun = script.now;
+    let unknown = || Event::CommitDone(Err(CommitFailure::Unknown));
+    script.expect(unknown(), &[Action::Restate]);
+    let mut times = 1;
+    while script.now < begun + Duration::from_secs(3600) {
+        let away = script.now - begun;
+        let actions = script.device.handle(script.now, unknown());
+        let [Action::SetTimer(at)] = actions[..] else { panic!("{actions:?}") };
+        let pause = at - script.now;
+        assert!(pause <= (away / 4).max(Duration::from_secs(1)), "{pause:?} after {away:?}");
+        script.now = at;
+        script.expect(Event::Tick, &[Action::Restate]);
+        times += 1;
+    }
+    // The smallest log has 64 blocks, half of which may be in use.
+    assert!(times < 40, "{times}");
+}
+
 #[test]
 fn a_full_log_fails_the_fault_and_lifts_its_fence() {
     let mut script = Script::committing();
