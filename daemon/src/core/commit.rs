@@ -83,7 +83,7 @@ impl Device {
             Err(CommitFailure::Dead) => {
                 // The commit may be durable.
                 self.metadata_dead = true;
-                for commit in &mut self.commit {
+                if let Some(commit) = &mut self.commit {
                     commit.unknown.get_or_insert(self.now);
                 }
                 let text = "no metadata mirror can be written: nothing can be mapped";

@@ -5,7 +5,7 @@ use crate::rng::Rng;
 use crate::script::{Config, Op, Part, Script, Step, Which};
 
 /// What else goes wrong, besides bad sectors, crashes and lost bells. One kind a seed, so that most
-/// seeds allow no error at all.
+/// seeds allow no error at all; or two, for what only their meeting breaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flavour {
     Plain,
@@ -58,21 +58,23 @@ pub const STEPS: usize = 220;
 struct Maker {
     rng: Rng,
     config: Config,
-    flavour: Flavour,
+    flavours: Vec<Flavour>,
     /// Where applications are busy.
     hot: Vec<u64>,
     bad: u64,
-    spoilt: u64,
+    /// By each flavour.
+    spoilt: [u64; 2],
     /// Always the same one: two could be all copies of a block.
     part: Part,
 }
 
 pub fn script(seed: u64) -> Script {
     let mut rng = Rng::new(seed, 0);
-    let flavour = FLAVOURS[rng.below(FLAVOURS.len() as u64) as usize];
-    let wear = flavour == Flavour::Wear;
+    let flavours = flavours(&mut rng);
+    let has = |flavour| flavours.contains(&flavour);
+    let wear = has(Flavour::Wear);
     let block = if wear { 1 } else { [1, 1, 8][rng.below(3) as usize] };
-    let bounds = flavour == Flavour::Bounds;
+    let (bounds, requests) = (has(Flavour::Bounds), has(Flavour::Requests));
     let config = Config {
         sectors: 2048,
         spare: if wear { 12_288 } else { [11_008, 12_288][rng.below(2) as usize] },
@@ -82,18 +84,28 @@ pub fn script(seed: u64) -> Script {
         max_held: if bounds { rng.range(1, 8) } else { 1024 },
         queue_unowned: !bounds || rng.chance(50),
         says_medium: rng.chance(70),
-        lying_flush: flavour == Flavour::Lying,
+        lying_flush: has(Flavour::Lying),
         emulated_fua: rng.chance(50),
         record: [0, 0, 1, 2][rng.below(4) as usize],
         lost_bells: [0, 10, 50][rng.below(3) as usize],
-        no_memory: if flavour == Flavour::Requests { 20 } else { 0 },
-        lost_answers: if flavour == Flavour::Requests { 20 } else { 0 },
+        no_memory: if requests { 20 } else { 0 },
+        lost_answers: if requests { 20 } else { 0 },
     };
     let hot = (0..6).map(|_| rng.below(config.sectors / 8 - 16) * 8).collect();
     let part = [Part::Mirror(0), Part::Mirror(1), Part::Copies][rng.below(3) as usize];
-    let mut maker = Maker { rng, config, flavour, hot, bad: 0, spoilt: 0, part };
+    let mut maker = Maker { rng, config, flavours, hot, bad: 0, spoilt: [0; 2], part };
     let steps = maker.steps();
     Script { seed, config: maker.config, steps }
+}
+
+/// What lies or wears out is alone; and two that damage metadata may be more than is tolerated.
+fn flavours(rng: &mut Rng) -> Vec<Flavour> {
+    use Flavour::{Hiccups, Lying, Metadata, Misdirected, Wear};
+    let mut one = || FLAVOURS[rng.below(FLAVOURS.len() as u64) as usize];
+    let both = [one(), one()];
+    let has = |flavour| both.contains(&flavour);
+    let alone = has(Lying) || has(Wear) || has(Metadata) && (has(Misdirected) || has(Hiccups));
+    if alone || both[0] == both[1] || rng.below(3) > 0 { both[..1].to_vec() } else { both.to_vec() }
 }
 
 impl Maker {
@@ -104,9 +116,10 @@ impl Maker {
             let after = self.pause();
             let due = crash.take_if(|at| steps.len() >= *at).is_some();
             let op = if due { self.crash() } else { self.any() };
-            match (self.flavour, self.rng.below(60)) {
-                (Flavour::Misdirected, 0) => self.unknown_commit(&mut steps),
-                (Flavour::Misdirected, 1) => {
+            let astray = self.flavours.contains(&Flavour::Misdirected);
+            match (astray, self.rng.below(60)) {
+                (true, 0) => self.unknown_commit(&mut steps),
+                (true, 1) => {
                     let (back, ms) = (Some(self.rng.below(5) as u32), 300);
                     steps.push(Step { after: 100, op: Op::Mute { mirrors: 3, back, ms } });
                     steps.push(Step { after: 10, op: Op::Kill { back_ms: 1 } });
@@ -275,7 +288,7 @@ impl Maker {
     }
 
     fn any(&mut self) -> Op {
-        if self.flavour == Flavour::Wear {
+        if self.flavours.contains(&Flavour::Wear) {
             return self.wear();
         }
         match self.rng.below(200) {
@@ -299,8 +312,10 @@ impl Maker {
         let ms = self.back();
         let one = self.rng.chance(50);
         let disk = if one { Which::Data } else { Which::Spare };
-        self.spoilt += 1;
-        match self.flavour {
+        let which = self.rng.below(self.flavours.len() as u64) as usize;
+        self.spoilt[which] += 1;
+        let spoilt = self.spoilt[which];
+        match self.flavours[which] {
             Flavour::Daemon => match self.rng.below(6) {
                 0 => Op::Stop { ms },
                 1 => Op::LoseClaim,
@@ -308,24 +323,24 @@ impl Maker {
                 4 => Op::Slow { disk, ms: ms.min(1000) },
                 _ => self.crash(),
             },
-            Flavour::SpareSlots if self.spoilt < 8 => {
+            Flavour::SpareSlots if spoilt < 8 => {
                 let flags = [BAD_WRITE, BAD_WRITE | BAD_READ][self.rng.below(2) as usize];
                 Op::BadSlots { unit: self.rng.below(24), units: 1, flags }
             }
-            Flavour::Metadata if self.spoilt < 2 => self.damage(),
+            Flavour::Metadata if spoilt < 2 => self.damage(),
             Flavour::Misdirected => {
                 Op::Misdirect { part: self.part, skip: self.rng.below(12) as u32 }
             }
-            Flavour::Hiccups if self.spoilt < 6 => Op::Hiccup { disk: Which::Spare, writes: 1 },
-            Flavour::Flushes | Flavour::DataFlushes if self.spoilt < 6 => {
-                let data = self.flavour == Flavour::DataFlushes;
+            Flavour::Hiccups if spoilt < 6 => Op::Hiccup { disk: Which::Spare, writes: 1 },
+            Flavour::Flushes | Flavour::DataFlushes if spoilt < 6 => {
+                let data = self.flavours[which] == Flavour::DataFlushes;
                 let disk = if data { Which::Data } else { Which::Spare };
                 Op::FailFlush { disk, flushes: 1, drops: one }
             }
-            Flavour::Transport if self.spoilt < 4 && self.rng.chance(50) => {
+            Flavour::Transport if spoilt < 4 && self.rng.chance(50) => {
                 Op::Storm { ms: ms.min(500) }
             }
-            Flavour::Transport if self.spoilt < 4 => Op::Gone { disk, ms: ms.min(2000) },
+            Flavour::Transport if spoilt < 4 => Op::Gone { disk, ms: ms.min(2000) },
             Flavour::Transport => Op::Hiccup { disk: Which::Data, writes: 1 },
             Flavour::Suspends | Flavour::Bounds if self.rng.chance(40) => {
                 Op::Remade { ms, anew: ms % 2 == 0 }
@@ -334,7 +349,7 @@ impl Maker {
                 let noflush = self.rng.chance(50);
                 Op::Suspend { noflush, ms: self.rng.below(200), hold_ms: 60_000 }
             }
-            Flavour::Foreign if self.spoilt < 6 => match self.rng.below(3) {
+            Flavour::Foreign if spoilt < 6 => match self.rng.below(3) {
                 0 => Op::Swapped { disk, back_ms: ms },
                 _ => Op::RolledBack { back_ms: ms },
             },

@@ -298,8 +298,12 @@ impl Sim {
                 self.accept_tail = true;
             }
             // The kernel did not answer whether flushes failed, as often as it is asked.
-            None if matches!(error, Error::Flush(_) | Error::Unwritable(_))
-                && sys.config.lost_answers > 0 => {}
+            wrong
+                if matches!(error, Error::Flush(_) | Error::Unwritable(_))
+                    && sys.config.lost_answers > 0 =>
+            {
+                self.wrong = wrong;
+            }
             _ if sys.config.lying_flush => self.given_up = true,
             _ if sys.oracle.excuses.lasts(Trouble::Spare, sys.now) => {}
             _ => sys.oracle.violate(format!("the right spare is refused: {error}")),
@@ -311,9 +315,13 @@ impl Sim {
     fn stop(&mut self, stop: Stop) {
         self.sys.lock().stop = None;
         if let Stop::Pause { ms } = stop {
-            if self.daemon.is_some() && self.stopped.is_none() {
+            let mut sys = self.sys.lock();
+            if self.daemon.is_none() {
+                // It was about to open the spare, and begins that anew.
+                sys.daemon_in(ms * 1000, Ev::Start);
+            } else if self.stopped.is_none() {
                 self.stopped = Some(Vec::new());
-                self.sys.lock().daemon_in(ms * 1000, Ev::Continue);
+                sys.daemon_in(ms * 1000, Ev::Continue);
             }
             return;
         }

@@ -51,9 +51,10 @@ impl Sys {
         }
     }
 
-    /// By chance every place where the daemon looked whether the disk answers was bad: a storm, to its eyes.
+    /// By chance every place where the daemon looked whether the disk answers was bad: a storm, to its eyes. Reads are
+    /// repeated for seconds before the next trial ends, and that may prove nothing either.
     pub(crate) fn found_silence(&mut self) {
-        self.trouble(Trouble::Verdict, GRACE);
+        self.trouble(Trouble::Verdict, 4 * GRACE);
     }
 
     /// The daemon is not there for a time.
