@@ -79,13 +79,28 @@ impl Sim {
         self.come_to_rest("the end of the script");
         self.same_tables();
         self.read_all();
+        let installed = self.sys.lock().k.cells.clone();
         self.sys.lock().stop = Some(Stop::Cut { off_ms: 10 });
         self.come_to_rest("the last power cut");
         self.same_tables();
+        self.has_kept(&installed);
         self.read_all();
     }
 
-    /// What the kernel maps is what a reboot would map (I5).
+    /// What was installed when nothing was under way is there after a cut (I5).
+    fn has_kept(&self, installed: &[Cell]) {
+        let mut sys = self.sys.lock();
+        if sys.config.lying_flush || !self.is_served(&sys) {
+            return;
+        }
+        if let Some(at) = (0..installed.len()).find(|&at| installed[at] != sys.k.cells[at]) {
+            let (before, after) = (installed[at], sys.k.cells[at]);
+            sys.oracle
+                .violate(format!("I5: sector {at} was {before:?}, and is {after:?} after a cut"));
+        }
+    }
+
+    /// What the kernel maps is what the daemon does (I5).
     fn same_tables(&self) {
         let mut sys = self.sys.lock();
         let Some(daemon) = self.daemon.as_ref().filter(|_| self.is_served(&sys)) else { return };
@@ -101,7 +116,7 @@ impl Sim {
         }
         if let Some(at) = (0..logged.len()).find(|&at| logged[at] != sys.k.cells[at]) {
             let (kernel, log) = (sys.k.cells[at], logged[at]);
-            sys.oracle.violate(format!("I5: sector {at} is {kernel:?}, and {log:?} in the log"));
+            sys.oracle.violate(format!("I5: sector {at} is {kernel:?}, and {log:?} to the daemon"));
         }
     }
 
