@@ -1,4 +1,4 @@
-//! Where crashes hit: a point that none hit is a point that nothing is known about.
+//! Where crashes hit, and what else went wrong: of what never happened nothing is known.
 
 use std::collections::BTreeMap;
 
@@ -23,6 +23,41 @@ pub enum Region {
     Slots,
 }
 
+/// So many seeds come to each trouble, and so many to a crash at each point.
+const MANY: u64 = 10_000;
+const MORE: u64 = 100_000;
+const TROUBLES: [&str; 29] = [
+    "Bad",
+    "BadCopies",
+    "BadMirror",
+    "BadSlots",
+    "CutAfter",
+    "Enobufs",
+    "FailFlush",
+    "Gone",
+    "Hiccup",
+    "Kill",
+    "KillAfter",
+    "LoseClaim",
+    "Misdirect",
+    "Mute",
+    "PowerCut",
+    "Remade",
+    "Restart",
+    "Rival",
+    "RolledBack",
+    "Slow",
+    "Stop",
+    "Storm",
+    "Suspend",
+    "Swapped",
+    "answer lost",
+    "doorbell lost",
+    "module anew",
+    "no memory",
+    "write astray",
+];
+
 #[derive(Debug, Default, Clone)]
 pub struct Cover {
     points: BTreeMap<String, u64>,
@@ -44,6 +79,11 @@ impl Cover {
         self.hit(format!("{} fault {step}", cause(power)));
     }
 
+    /// Something else has gone wrong.
+    pub fn trouble(&mut self, what: &str) {
+        self.hit(format!("trouble {what}"));
+    }
+
     pub fn add(&mut self, other: &Cover) {
         for (point, hits) in &other.points {
             *self.points.entry(point.clone()).or_default() += hits;
@@ -54,10 +94,13 @@ impl Cover {
         self.points.iter().map(|(point, &hits)| (point.as_str(), hits))
     }
 
-    /// What every long run must hit. Checking and Ending last no longer than a turn of the daemon.
-    pub fn missing(&self) -> Vec<String> {
+    /// What so many seeds should have hit. Checking and Ending last no longer than a turn of the daemon.
+    pub fn missing(&self, seeds: u64) -> Vec<String> {
         let mut wanted = Vec::new();
-        for cause in ["kill", "cut"] {
+        if seeds >= MANY {
+            wanted.extend(TROUBLES.map(|what| format!("trouble {what}")));
+        }
+        for cause in ["kill", "cut"].into_iter().filter(|_| seeds >= MORE) {
             for what in [
                 "Open Label",
                 "Open Checkpoint(0)",

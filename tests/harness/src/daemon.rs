@@ -238,7 +238,7 @@ impl Daemon {
                 let bell = Bell::Instance(self.sys.lock().k.id);
                 now(self.conversation.asked(Ask::Doorbell(bell)));
             }
-            Ev::Timer(at) if self.conversation.timer() == Some(Duration::from_micros(at)) => {
+            Ev::Timer(at) if self.conversation.timer().map(micros) == Some(at) => {
                 self.timer = None;
                 now(self.conversation.tick());
             }
@@ -312,7 +312,7 @@ impl Daemon {
             self.timer = timer;
             if let Some(at) = timer {
                 let mut sys = self.sys.lock();
-                let at = at.as_micros() as u64;
+                let at = micros(at);
                 let after = at.saturating_sub(sys.now);
                 sys.daemon_in(after, Ev::Timer(at));
             }
@@ -340,6 +340,11 @@ impl Daemon {
 }
 
 /// Do places that are apart all fail? Those that show whether the disk answers do, those of a search are together.
+/// The clock's next tick that is not before.
+fn micros(at: Duration) -> u64 {
+    at.as_nanos().div_ceil(1000) as u64
+}
+
 fn is_silence(spans: &[Span], event: &Event) -> bool {
     const APART: u64 = 64;
     let places: Vec<u64> = spans

@@ -85,6 +85,14 @@ impl Sys {
     }
 
     fn carry_out(&mut self, op: Op) {
+        match &op {
+            Op::Write { .. } | Op::Read { .. } | Op::Flush | Op::Rest { .. } => {}
+            Op::Remade { anew: true, .. } => self.cover.trouble("module anew"),
+            trouble => {
+                let text = format!("{trouble:?}");
+                self.cover.trouble(text.split(' ').next().unwrap_or_default());
+            }
+        }
         match op {
             Op::Write { start, len, fua } => self.ask(IoKind::Write, start, len, fua, false),
             Op::Read { start, len, ahead } => self.ask(IoKind::Read, start, len, false, ahead),

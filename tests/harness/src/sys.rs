@@ -407,6 +407,7 @@ impl Sys {
             }
         };
         self.strayed = true;
+        self.cover.trouble("write astray");
         self.say(|| format!("  what was for {sector} is put at {put}"));
         put
     }
@@ -452,6 +453,7 @@ impl Sys {
         }
         let answer = self.request(port, request);
         if self.now < self.calm_from && self.rng.below(1000) < self.config.lost_answers {
+            self.cover.trouble("answer lost");
             self.say(|| format!("  the answer to {:?} is lost", request.command()));
             return None;
         }

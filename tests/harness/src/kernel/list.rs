@@ -127,7 +127,9 @@ impl Sys {
             return;
         }
         let lost = self.config.lost_bells;
-        if !self.rng.chance(lost) {
+        if self.rng.chance(lost) {
+            self.cover.trouble("doorbell lost");
+        } else {
             self.bells += 1;
         }
         self.ring_in(AGAIN);

@@ -19,6 +19,7 @@ impl Sys {
         }
         let none = self.config.no_memory;
         if none > 0 && self.calm_from > self.now && self.rng.chance(none) {
+            self.cover.trouble("no memory");
             self.say(|| "  no memory".to_owned());
             return Err(libc::ENOMEM);
         }
