@@ -11,6 +11,7 @@ use super::device::{Disk, block_at, read_blocks, unit};
 use super::error::Error;
 use super::layout::COPIES;
 use super::record::{Bounds, ENTRY, read_entries, slots_are_disjoint};
+use super::store::STRIKES;
 use super::superblock::{Flaw, Superblock};
 use crate::table::Table;
 use crate::units::{Sectors, Slot};
@@ -121,7 +122,7 @@ pub(super) struct Recovered {
     pub head: u64,
 }
 
-/// Everything after the superblock. `accept_tail` serves a chain whose next block is unreadable.
+/// Everything after the superblock. `accept_tail` serves a chain that an unreadable block may go on in.
 pub(super) fn contents<D: Disk>(
     disk: &mut D,
     superblock: &Superblock,
@@ -147,22 +148,23 @@ pub(super) fn contents<D: Disk>(
     let held = |sequence, otherwise| log.records.get(&sequence).map_or(otherwise, |r| r.held);
     let last = held(sequence, superblock.live);
     let before = held(sequence.wrapping_sub(1), checkpointed);
-    let next = |m: usize| superblock.geometry.log_block(m, log.head);
+    let geometry = &superblock.geometry;
+    let unreadable = |m, position| log.unreadable.contains(&geometry.log_block(m, position));
+    // Where the next record is, if there is one: a mirror that fails more often is declared dead.
+    let window = |head| head..head + u64::from(STRIKES);
     // A cut takes the last record from a mirror, and no more: one that lacks two has fallen behind.
-    let vouches = |m: usize| (last[m] || before[m]) && !log.unreadable.contains(&next(m));
+    let vouches = |m: usize| last[m] || before[m];
+    let hidden = |position| (0..2).all(|m| !vouches(m) || unreadable(m, position));
     let mut head = log.head;
-    if !vouches(0) && !vouches(1) {
+    if let Some(position) = window(head).find(|&position| hidden(position)) {
         if !accept_tail {
-            let sector = next(usize::from(!last[0]));
+            let sector = geometry.log_block(usize::from(!last[0]), position);
             return Err(Error::UnreadableTail { sequence, sector });
         }
-        // Behind the block, which may stay as it is: no later opening shall ask for it again.
-        let geometry = &superblock.geometry;
-        let readable = |position: &u64| {
-            let good = |m| !log.unreadable.contains(&geometry.log_block(m, *position));
-            (0..2).any(|m| superblock.live[m] && good(m))
-        };
-        head = (head..head + u64::from(geometry.log_blocks)).find(readable).unwrap_or(head);
+        // Behind such blocks, which may stay as they are: no later opening shall ask for them again.
+        let lost = |position| (0..2).all(|m| !superblock.live[m] || unreadable(m, position));
+        let clear = |head: &u64| !window(*head).any(lost);
+        head = (head..head + u64::from(geometry.log_blocks)).find(clear).unwrap_or(head);
     }
     slots_are_disjoint(&table).map_err(Error::Damaged)?;
     Ok(Recovered { table, sequence, head })

@@ -12,7 +12,7 @@ use crate::table::{Change, Table};
 use crate::units::Slot;
 
 /// Failed writes in a row after which a mirror is declared dead.
-const STRIKES: u32 = 2;
+pub(super) const STRIKES: u32 = 2;
 /// Tries at a superblock before the store gives up.
 const TRIES: u32 = 3;
 /// Entries of a checkpoint that only changes which give extents up may use.

@@ -1,7 +1,7 @@
 //! The block after the last record cannot be read. Was there another record?
 
 use super::*;
-use crate::metadata::Error;
+use crate::metadata::{CommitError, Error, Expect};
 
 /// A spare after three commits, and what it was after each of them.
 fn commits() -> (Store<RamDisk>, Vec<(RamDisk, Table)>) {
@@ -60,6 +60,36 @@ fn the_same_holds_for_the_first_record_after_a_checkpoint() {
         disk.bad_reads.extend(block_of(geometry.checkpoint_area(1 - mirror, 1)));
         let error = Store::open(disk, &expect()).err().unwrap();
         assert!(matches!(error, Error::UnreadableTail { .. }), "{error}");
+    }
+}
+
+/// A mirror had once refused a block, so that its next record is behind that; and that one cannot be read when the
+/// other mirror cannot be either. The block that was refused reads as if nothing came after it.
+#[test]
+fn a_record_behind_a_block_that_failed_is_asked_for() {
+    for mirror in 0..2 {
+        let (mut store, _) = commits();
+        let (geometry, head) = (*store.geometry(), store.head);
+        let refused = geometry.log_block(mirror, head);
+        store.disk.bad_writes.extend(block_of(refused));
+        let change = map(store.superblock(), 30);
+        assert!(matches!(store.commit(&[change]), Err(CommitError::Unknown { .. })));
+        store.disk.bad_writes.clear();
+        let _ = store.restate().unwrap();
+        assert_eq!(store.head, head + 2);
+        let table = store.table().clone();
+        let mut disk = store.into_disk();
+        disk.break_block(geometry.log_block(mirror, head + 1));
+        assert_eq!(open(disk.clone()).table(), &table);
+        for position in 0..u64::from(geometry.log_blocks) {
+            disk.break_block(geometry.log_block(1 - mirror, position));
+        }
+        let error = Store::open(&mut disk, &expect()).err().unwrap();
+        assert!(matches!(error, Error::UnreadableTail { .. }), "{error}");
+        let accepting = Expect { accept_unreadable_tail: true, ..expect() };
+        let (store, _) = Store::open(&mut disk, &accepting).unwrap();
+        store.close().unwrap();
+        assert!(Store::open(&mut disk, &expect()).is_ok());
     }
 }
 
