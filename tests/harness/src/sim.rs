@@ -354,6 +354,8 @@ impl Sim {
         {
             let mut sys = self.sys.lock();
             sys.fuse = None;
+            // What only a daemon knew that has died nobody can be told.
+            sys.untold &= !sudden;
             sys.life += 1;
             sys.say(|| format!("{stop:?}"));
         }
