@@ -112,7 +112,10 @@ impl Raid1 {
     }
 
     fn stopping(&self) -> Result<()> {
-        mdadm(&["--stop", &self.path.display().to_string()]).run().map(drop)
+        mdadm(&["--stop", &self.path.display().to_string()]).run()?;
+        // md lets its disk go a moment later.
+        let there = Path::new("/sys/class/block").join(NAME);
+        wait_until("the end of the array", PATIENCE, || Ok(!there.exists()))
     }
 }
 

@@ -82,6 +82,25 @@ pub fn is_clean(spare: &Path) -> Result<()> {
     Ok(())
 }
 
+/// `check` finds nothing but superblock copies that a cut has kept the newest from. The next opening writes them all.
+pub fn is_as_cut(spare: &Path) -> Result<()> {
+    let checked = check(spare)?;
+    let mut lines: Vec<&str> = checked.stdout.lines().filter(|l| !l.starts_with(' ')).collect();
+    let verdict = lines.pop().unwrap_or_default();
+    let extents = lines.pop().unwrap_or_default();
+    let left =
+        |line: &&str| line.starts_with("superblock copy ") || line.starts_with("label: is in");
+    let sound = verdict == "clean" || verdict.starts_with("usable, ") && lines.iter().all(left);
+    ensure!(
+        sound && extents.contains(" extents, commit "),
+        "{}: not as a cut leaves it: {}{}",
+        spare.display(),
+        checked.stdout,
+        checked.stderr
+    );
+    Ok(())
+}
+
 /// A command that must end with that status, and say these words.
 pub fn says(args: &[&str], code: i32, words: &str) -> Result<()> {
     let ended = policyd(args)?.end()?;

@@ -15,6 +15,7 @@ use crate::case::{Case, Disk, End, Phase};
 use crate::guest::dm::{self, Device};
 use crate::guest::journal::{Journal, regions};
 use crate::guest::served::{self, Served, policyd};
+use crate::guest::spare::is_as_cut;
 use crate::guest::steer::Steer;
 use crate::guest::{Ctx, Disk as Open};
 
@@ -200,7 +201,7 @@ fn serve(ctx: &Ctx) -> Result<(Device, Served)> {
         let served = Served::new(bad.path(), &spare, "")?;
         return Ok((bad, served));
     }
-    expect_clean(ctx)?;
+    is_as_cut(&spare)?;
     served::configure(bad.path(), &spare, "")?;
     let served = Served::start()?;
     Ok((bad, served))

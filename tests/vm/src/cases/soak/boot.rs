@@ -16,7 +16,7 @@ use super::judge::Line;
 use super::{CONTROL, DATA_SECTORS, plan, region};
 use crate::guest::journal::Journal;
 use crate::guest::served::{self, Served};
-use crate::guest::spare::{Areas, is_clean};
+use crate::guest::spare::{Areas, is_as_cut, is_clean};
 use crate::guest::steer::Steer;
 use crate::guest::{Ctx, wait_until};
 
@@ -84,7 +84,7 @@ impl<'a> Boot<'a> {
         let disks: [PathBuf; 2] = [ctx.disk(0)?, ctx.disk(1)?];
         match number {
             0 => drop(served::format(&disks[0], &disks[1])?),
-            _ => is_clean(&disks[1])?,
+            _ => is_as_cut(&disks[1])?,
         }
         Scene::configure(&disks, "")?;
         let served = Served::start_in_env(1, &FRUGAL)?;
