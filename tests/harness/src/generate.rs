@@ -104,7 +104,8 @@ fn flavours(rng: &mut Rng) -> Vec<Flavour> {
     let mut one = || FLAVOURS[rng.below(FLAVOURS.len() as u64) as usize];
     let both = [one(), one()];
     let has = |flavour| both.contains(&flavour);
-    let alone = has(Lying) || has(Wear) || has(Metadata) && (has(Misdirected) || has(Hiccups));
+    let damage = [Metadata, Misdirected, Hiccups].into_iter().filter(|&flavour| has(flavour));
+    let alone = has(Lying) || has(Wear) || damage.count() > 1;
     if alone || both[0] == both[1] || rng.below(3) > 0 { both[..1].to_vec() } else { both.to_vec() }
 }
 
