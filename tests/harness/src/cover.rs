@@ -94,51 +94,60 @@ impl Cover {
         self.points.iter().map(|(point, &hits)| (point.as_str(), hits))
     }
 
-    /// What so many seeds should have hit. Checking and Ending last no longer than a turn of the daemon.
+    /// What so many seeds should have hit.
     pub fn missing(&self, seeds: u64) -> Vec<String> {
         let mut wanted = Vec::new();
         if seeds >= MANY {
             wanted.extend(TROUBLES.map(|what| format!("trouble {what}")));
         }
-        for cause in ["kill", "cut"].into_iter().filter(|_| seeds >= MORE) {
-            for what in [
-                "Open Label",
-                "Open Checkpoint(0)",
-                "Open Checkpoint(1)",
-                "Open flush",
-                "Commit Log(0)",
-                "Commit Log(1)",
-                "Commit flush",
-                "Checkpoint Checkpoint(0)",
-                "Checkpoint Checkpoint(1)",
-                "Checkpoint Label",
-                "Checkpoint flush",
-                "Restate Log(0)",
-                "Restate Log(1)",
-                "Restate flush",
-                "Flush flush",
-                "Close Label",
-                "Close flush",
-            ] {
-                wanted.push(format!("{cause} {what}"));
-            }
-            for step in [
-                "New",
-                "Searching",
-                "Controlling",
-                "Placing",
-                "Placed",
-                "Flushing",
-                "Ready",
-                "Committing",
-                "Durable",
-            ] {
-                wanted.push(format!("{cause} fault {step}"));
-            }
+        if seeds >= MORE {
+            wanted.extend(crash_points());
         }
         wanted.retain(|point| !self.points.contains_key(point));
         wanted
     }
+}
+
+/// Checking and Ending last no longer than a turn of the daemon.
+fn crash_points() -> Vec<String> {
+    let mut points = Vec::new();
+    for cause in ["kill", "cut"] {
+        for what in [
+            "Open Label",
+            "Open Checkpoint(0)",
+            "Open Checkpoint(1)",
+            "Open flush",
+            "Commit Log(0)",
+            "Commit Log(1)",
+            "Commit flush",
+            "Checkpoint Checkpoint(0)",
+            "Checkpoint Checkpoint(1)",
+            "Checkpoint Label",
+            "Checkpoint flush",
+            "Restate Log(0)",
+            "Restate Log(1)",
+            "Restate flush",
+            "Flush flush",
+            "Close Label",
+            "Close flush",
+        ] {
+            points.push(format!("{cause} {what}"));
+        }
+        for step in [
+            "New",
+            "Searching",
+            "Controlling",
+            "Placing",
+            "Placed",
+            "Flushing",
+            "Ready",
+            "Committing",
+            "Durable",
+        ] {
+            points.push(format!("{cause} fault {step}"));
+        }
+    }
+    points
 }
 
 fn cause(power: bool) -> &'static str {

@@ -339,12 +339,12 @@ impl Daemon {
     }
 }
 
-/// Do places that are apart all fail? Those that show whether the disk answers do, those of a search are together.
 /// The clock's next tick that is not before.
 fn micros(at: Duration) -> u64 {
     at.as_nanos().div_ceil(1000) as u64
 }
 
+/// Do places that are apart all fail? Those that show whether the disk answers do, those of a search are together.
 fn is_silence(spans: &[Span], event: &Event) -> bool {
     const APART: u64 = 64;
     let places: Vec<u64> = spans

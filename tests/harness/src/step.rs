@@ -140,7 +140,7 @@ impl Sys {
                 self.trouble(Trouble::Gone, ms * 1000 + GRACE);
                 self.trouble(Trouble::Verdict, ms * 1000 + GRACE);
                 if disk == Which::Spare {
-                    self.gone_at = self.now;
+                    self.away = ms * 1000;
                     // Its metadata may be given up until it is opened anew.
                     self.trouble(Trouble::Verdict, u64::MAX);
                     self.trouble(Trouble::Spare, ms * 1000 + GRACE);

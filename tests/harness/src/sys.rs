@@ -134,8 +134,7 @@ pub struct Sys {
     pub untold: bool,
     /// When a disk came back last.
     pub back_at: u64,
-    /// When the spare went away, and for how long it was.
-    pub gone_at: u64,
+    /// How long the spare was away last.
     pub away: u64,
     /// The device is to be removed, and made again after so many milliseconds, perhaps by a module that is loaded anew.
     pub removing: Option<(u64, bool)>,
@@ -193,7 +192,6 @@ impl Sys {
             untold: false,
             opening: false,
             back_at: 0,
-            gone_at: 0,
             away: 0,
             removing: None,
             family: 1,
@@ -259,9 +257,6 @@ impl Sys {
                 let disk = if spare { &mut self.spare } else { &mut self.data };
                 (disk.gone, disk.storm) = (false, false);
                 self.back_at = self.now;
-                if spare {
-                    self.away = self.now - self.gone_at;
-                }
             }
             _ if boot == self.boot => self.kernel_event(event),
             _ => {}
