@@ -19,14 +19,14 @@ use dmremap_policyd::driver::{Ask, Clock, Conversation, Jobs, Kernel, Target};
 use dmremap_policyd::io::probe::ReadAt;
 use dmremap_policyd::link::{Bell, LinkError};
 use dmremap_policyd::metadata::{
-    Disk, Error, Expect, Fact, Failures, Flusher, Geometry, Identity, Shared, Store, Uuid,
+    Disk, Error, Expect, Fact, Failures, Flusher, Identity, Shared, Store, Uuid,
 };
 use dmremap_policyd::units::{Sectors, Slot};
 use dmremap_protocol::frame::Refusal;
 use dmremap_protocol::{InstanceInfo, Message, Request};
 use nix::libc;
 
-use crate::cover::{Region, Task};
+use crate::cover::Task;
 use crate::disk::DiskError;
 use crate::kernel::{DATA_DEV, SPARE_DEV};
 use crate::script::Which;
@@ -205,7 +205,6 @@ impl Daemon {
         let clock = Time(sys.clone());
         let conversation = Conversation::new("sim".into(), core, link(), clock, target, jobs);
         let mut guard = sys.lock();
-        guard.regions = regions(&geometry);
         guard.daemon_in(10, Ev::Look);
         guard.daemon_in(20, Ev::Tidy);
         drop(guard);
@@ -356,18 +355,4 @@ fn is_silence(spans: &[Span], event: &Event) -> bool {
         .collect();
     let all = matches!(event, Event::ReadDone { results, .. } if !results.contains(&Status::Ok));
     all && places.iter().max() > places.iter().min().map(|first| first + APART).as_ref()
-}
-
-fn regions(geometry: &Geometry) -> Vec<(u64, Region)> {
-    let unit = geometry.unit.0;
-    let log = u64::from(geometry.log_blocks) * unit;
-    let [first, second] = geometry.mirrors;
-    vec![
-        (0, Region::Label),
-        (first.0, Region::Log(0)),
-        (first.0 + log, Region::Checkpoint(0)),
-        (geometry.slots.0, Region::Slots),
-        (second.0, Region::Log(1)),
-        (second.0 + log, Region::Checkpoint(1)),
-    ]
 }

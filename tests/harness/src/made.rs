@@ -4,9 +4,10 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 
-use dmremap_policyd::metadata::{Disk as Spare, Format, Uuid, format};
+use dmremap_policyd::metadata::{Disk as Spare, Format, Geometry, Uuid, format};
 use dmremap_policyd::units::{Sectors, Slot};
 
+use crate::cover::Region;
 use crate::daemon::{MACHINE, identity};
 use crate::disk::{Disk, Image, SECTOR};
 use crate::kernel::fill;
@@ -76,4 +77,21 @@ pub fn spare(config: &Config) -> Disk {
         disk.0
     });
     Disk::new(image, spare)
+}
+
+/// Where the parts of the spare are.
+pub fn regions(config: &Config) -> Vec<(u64, Region)> {
+    let unit = 8;
+    let planned = Geometry::plan(Sectors(config.spare), Sectors(unit));
+    let geometry = planned.unwrap_or_else(|error| panic!("{error}"));
+    let log = u64::from(geometry.log_blocks) * unit;
+    let [first, second] = geometry.mirrors;
+    vec![
+        (0, Region::Label),
+        (first.0, Region::Log(0)),
+        (first.0 + log, Region::Checkpoint(0)),
+        (geometry.slots.0, Region::Slots),
+        (second.0, Region::Log(1)),
+        (second.0 + log, Region::Checkpoint(1)),
+    ]
 }

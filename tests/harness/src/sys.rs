@@ -9,6 +9,7 @@ use crate::checks::Checks;
 use crate::cover::{Cover, Region, Task};
 use crate::disk::{Disk, DiskError, Image};
 use crate::kernel::Kernel;
+use crate::made;
 use crate::oracle::{Oracle, Trouble};
 use crate::rng::Rng;
 use crate::script::{Config, Part, Step, Which};
@@ -176,7 +177,7 @@ impl Sys {
             fuse: None,
             next_storm: 0,
             task: Task::Open,
-            regions: Vec::new(),
+            regions: made::regions(&config),
             bells: 0,
             slow: [0; 2],
             calm_from: u64::MAX,
