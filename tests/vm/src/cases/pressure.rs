@@ -31,8 +31,8 @@ pub const CASES: &[Case] = &[
 const DISKS: &[CaseDisk] = &[CaseDisk::Raw { mib: 256 }, CaseDisk::Raw { mib: 64 }];
 const MEMORY: &str = "mem=320M";
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Of a held bio.
-const DEADLINE: Duration = Duration::from_secs(20);
+/// Of a held bio; scaled it is still one that the module takes.
+const DEADLINE: Duration = Duration::from_secs(19);
 /// Something must go on within so many deadlines.
 const DEADLINES: u32 = 2;
 
@@ -67,7 +67,7 @@ fn setup(ctx: &Ctx) -> Result<Setup> {
     let (data, spare) = (ctx.disk(0)?, ctx.disk(1)?);
     let bad = load::sectors(&load::runs(2000, 1300, 401));
     let bad = dm::disk_with_bad_sectors("bad", &data, &bad)?;
-    let deadline = format!("hold_deadline_ms = {}", DEADLINE.as_millis());
+    let deadline = format!("hold_deadline_ms = {}", scaled(DEADLINE).as_millis());
     let served = Served::new(bad.path(), &spare, &deadline)?;
     let device = served.path();
     let sectors = Disk::open(&device)?.sectors()?;
