@@ -37,8 +37,9 @@ impl Sys {
         self.oracle.excuses.set(Trouble::Unowned, u64::MAX);
     }
 
+    /// Nor while the daemon is shown an old spare, which only an instance can tell from the right one.
     pub(super) fn remove_if_idle(&mut self) {
-        if self.oracle.pending() > 0 || !self.k.is_idle() {
+        if self.oracle.pending() > 0 || !self.k.is_idle() || self.view.is_some() {
             return;
         }
         if let Some((ms, anew)) = self.removing.take() {
