@@ -9,7 +9,6 @@ use crate::checks::Checks;
 use crate::cover::{Cover, Region, Task};
 use crate::disk::{Disk, DiskError, Image};
 use crate::kernel::Kernel;
-use crate::made;
 use crate::oracle::{Oracle, Trouble};
 use crate::rng::Rng;
 use crate::script::{Config, Part, Step, Which};
@@ -177,7 +176,7 @@ impl Sys {
             fuse: None,
             next_storm: 0,
             task: Task::Open,
-            regions: made::regions(&config),
+            regions: Vec::new(),
             bells: 0,
             slow: [0; 2],
             calm_from: u64::MAX,
