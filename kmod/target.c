@@ -9,10 +9,9 @@ unsigned int dmr_block(struct dmr_target *t)
 		   bdev_logical_block_size(t->dev[DMR_SPARE]->bdev)) >> SECTOR_SHIFT;
 }
 
-/* To pb->place. */
 static int go(struct dmr_bio *pb, struct bio *bio)
 {
-	bio->bi_bdev = pb->t->dev[pb->place.dest]->bdev;
+	bio_set_dev(bio, pb->t->dev[pb->place.dest]->bdev);
 	bio->bi_iter.bi_sector = pb->place.sector;
 	if (unlikely(pb->opf & REQ_FUA)) {
 		dmr_sends(pb);

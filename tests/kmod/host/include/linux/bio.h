@@ -68,6 +68,12 @@ static inline void bio_clear_flag(struct bio *bio, unsigned int flag)
 	bio->bi_flags &= ~(1U << flag);
 }
 
+static inline void bio_set_dev(struct bio *bio, struct block_device *bdev)
+{
+	bio_clear_flag(bio, BIO_REMAPPED);
+	bio->bi_bdev = bdev;
+}
+
 static inline void bio_advance(struct bio *bio, unsigned int bytes)
 {
 	if (bytes > bio->bi_iter.bi_size)
