@@ -30,8 +30,8 @@ blk_opf_t dmr_fua_owed(struct dmr_bio *pb, enum dmr_dest dest)
 }
 
 /*
- * What the caller of a flush is told. A success counts only if no other flush of that disk failed since
- * the bio was sent, and lost what it was to cover. With nothing mapped nobody's data is on the spare.
+ * Its caller's success counts only if no other flush of that disk failed since the bio was sent, and lost
+ * what it covers; a FUA write hears so for itself alone. With nothing mapped the spare has nobody's data.
  */
 blk_status_t dmr_flush_done(struct dmr_bio *pb, enum dmr_dest dest, blk_status_t status)
 {
@@ -48,7 +48,8 @@ blk_status_t dmr_flush_done(struct dmr_bio *pb, enum dmr_dest dest, blk_status_t
 			dmr_count(inst, spare_flush_errors);
 		dmr_ring(inst);
 	} else if (inst->flush_fails[dest] != pb->fails[dest] || (inst->flush_owed & BIT(dest))) {
-		inst->flush_owed &= ~BIT(dest);
+		if (!pb->place.len)
+			inst->flush_owed &= ~BIT(dest);
 		status = BLK_STS_IOERR;
 	}
 	/* What is told, too: device-mapper drops it if data follows, which has to fail then. */

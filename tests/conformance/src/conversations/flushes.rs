@@ -16,6 +16,7 @@ pub(super) const ALL: &[Conversation] = &[
     Conversation::new("somebody-is-told-of-the-owners-flush", owed),
     Conversation::new("a-flush-that-fails-before-ready-is-owed", owed_before_ready),
     Conversation::new("before-an-extent-nobody-is-owed-a-flush", owed_to_nobody),
+    Conversation::new("a-durable-write-hears-it-for-nobody-else", owed_past_a_durable_write),
     Conversation::new("what-a-failed-flush-may-have-lost-is-written-again", repeated),
 ];
 
@@ -115,6 +116,19 @@ fn owed_to_nobody(t: &mut Talk) -> Result<()> {
     t.change(1000, piece(0, 1, Kind::Mapped, 64), 1)?;
     flags(t, &[])?;
     durable(t, Status::Ok)?;
+    flush(t, Status::Ok)
+}
+
+/// One that was under way when the flush failed that was to cover another's.
+fn owed_past_a_durable_write(t: &mut Talk) -> Result<()> {
+    t.serve(&[extent(8, 1, Kind::Mapped, 65), extent(1000, 1, Kind::Mapped, 64)])?;
+    t.write_well(1000, 1)?;
+    t.step(Step::Stall { disk: Disk::Spare, stalls: true })?;
+    let write = t.io(Access::Durable, 8, 1)?;
+    t.ok(Request::FlushFailed { instance: INSTANCE })?;
+    t.step(Step::Stall { disk: Disk::Spare, stalls: false })?;
+    t.ends(write, Status::Io)?;
+    flush(t, Status::Io)?;
     flush(t, Status::Ok)
 }
 

@@ -1,7 +1,7 @@
 //! `flush.c`: what a failed flush means for later ones.
 
-use super::Suspend;
 use super::bio::{Reason, Sts};
+use super::{IoKind, Suspend};
 use crate::oracle::Trouble;
 use crate::script::Which;
 use crate::sys::Sys;
@@ -39,7 +39,7 @@ impl Sys {
             self.k.counts.spare_flush_errors += u64::from(spare);
             self.ring();
         } else if self.k.flush_fails[at] != fails || self.k.flush_owed[at] {
-            self.k.flush_owed[at] = false;
+            self.k.flush_owed[at] &= self.k.bios[b].kind != IoKind::Flush;
             told = Sts::Io;
         }
         self.k.flush_bad[at] = told != Sts::Ok;
