@@ -221,10 +221,11 @@ impl<D: Disk> Store<D> {
                 let written = self.write_record(mirror, position, &changes);
                 failed[mirror] = written.err();
             }
-            for (strikes, failed) in self.strikes.iter_mut().zip(&failed) {
+            let survives = (0..2).any(|m| live[m] && failed[m].is_none());
+            // What fails in both is no fault of either: the spare is away.
+            for (strikes, failed) in self.strikes.iter_mut().zip(&failed).filter(|_| survives) {
                 *strikes = failed.as_ref().map_or(0, |_| *strikes + 1);
             }
-            let survives = (0..2).any(|m| live[m] && failed[m].is_none());
             let flushed = if survives { self.flush() } else { Ok(()) };
             let first = failed.iter().flatten().next().map(ToString::to_string);
             match (first, flushed) {
@@ -303,6 +304,14 @@ impl<D: Disk> Store<D> {
             }
             match done {
                 Ok(true) => {
+                    let lost = |&m: &usize| self.superblock.live[m] && !next.live[m];
+                    for mirror in (0..2).filter(lost) {
+                        let uuid = next.label.uuid;
+                        tracing::error!(
+                            "spare {uuid}: metadata mirror {mirror} takes no writes, and is given up; \
+                            `dmremap-policyd repair` takes it back"
+                        );
+                    }
                     self.superblock = next;
                     return Ok(());
                 }

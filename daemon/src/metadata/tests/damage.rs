@@ -231,6 +231,25 @@ fn a_spare_that_takes_no_writes_dies_after_its_log_is_used_up() {
     assert!(matches!(done, Err(CommitError::Dead(_))));
 }
 
+/// The disk answers again in the middle of a commit: one mirror has failed no oftener than the other, but last.
+#[test]
+fn a_mirror_is_not_dead_for_writes_that_failed_in_both() {
+    let mut store = used();
+    let change = map(store.superblock(), 9);
+    store.disk.bad_writes.extend(0..SPARE);
+    let mut done = store.commit(&[change]);
+    for _ in 0..3 {
+        assert!(matches!(done, Err(CommitError::Unknown { .. })));
+        done = store.restate();
+    }
+    let at = store.geometry().log_block(0, store.head);
+    store.disk.bad_writes.clear();
+    store.disk.bad_writes.extend(block_of(at));
+    assert!(matches!(store.restate(), Err(CommitError::Unknown { .. })));
+    let _ = store.restate().unwrap();
+    assert_eq!(store.superblock().live, [true; 2]);
+}
+
 /// The block at `at`, changed and sealed anew.
 fn forge(disk: &mut RamDisk, at: Slot, kind: Block, change: impl Fn(&mut Header, &mut [u8])) {
     let mut block = disk.bytes(at, 4096);
