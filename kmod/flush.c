@@ -30,8 +30,8 @@ blk_opf_t dmr_fua_owed(struct dmr_bio *pb, enum dmr_dest dest)
 }
 
 /*
- * Its caller's success counts only if no other flush of that disk failed since the bio was sent, and lost
- * what it covers; a FUA write hears so for itself alone. With nothing mapped the spare has nobody's data.
+ * A flush's success counts only if no other of that disk failed since the bio was sent, and lost what it
+ * covers; a FUA write, which has a length, hears so for itself. With no extent the spare has no data.
  */
 blk_status_t dmr_flush_done(struct dmr_bio *pb, enum dmr_dest dest, blk_status_t status)
 {

@@ -223,8 +223,10 @@ impl<D: Disk> Store<D> {
             }
             let survives = (0..2).any(|m| live[m] && failed[m].is_none());
             // What fails in both is no fault of either: the spare is away.
-            for (strikes, failed) in self.strikes.iter_mut().zip(&failed).filter(|_| survives) {
-                *strikes = failed.as_ref().map_or(0, |_| *strikes + 1);
+            if survives {
+                for (strikes, failed) in self.strikes.iter_mut().zip(&failed) {
+                    *strikes = failed.as_ref().map_or(0, |_| *strikes + 1);
+                }
             }
             let flushed = if survives { self.flush() } else { Ok(()) };
             let first = failed.iter().flatten().next().map(ToString::to_string);
@@ -304,14 +306,7 @@ impl<D: Disk> Store<D> {
             }
             match done {
                 Ok(true) => {
-                    let lost = |&m: &usize| self.superblock.live[m] && !next.live[m];
-                    for mirror in (0..2).filter(lost) {
-                        let uuid = next.label.uuid;
-                        tracing::error!(
-                            "spare {uuid}: metadata mirror {mirror} takes no writes, and is given up; \
-                            `dmremap-policyd repair` takes it back"
-                        );
-                    }
+                    self.tell_of_lost_mirrors(&next);
                     self.superblock = next;
                     return Ok(());
                 }
@@ -320,6 +315,16 @@ impl<D: Disk> Store<D> {
             }
         }
         Err(self.die(format!("no superblock could be written ({why})")))
+    }
+
+    fn tell_of_lost_mirrors(&self, next: &Superblock) {
+        let uuid = next.label.uuid;
+        for mirror in (0..2).filter(|&m| self.superblock.live[m] && !next.live[m]) {
+            tracing::error!(
+                "spare {uuid}: metadata mirror {mirror} takes no writes, and is given up; \
+                `dmremap-policyd repair` takes it back"
+            );
+        }
     }
 
     /// Makes the superblock that was found durable, wherever it was read from: a cache, perhaps. A cut

@@ -13,6 +13,8 @@ use crate::disk::{Disk, Image, SECTOR};
 use crate::kernel::fill;
 use crate::script::{Config, Which};
 
+const UNIT: Sectors = Sectors(8);
+
 struct Plain(Image, u64);
 
 impl Spare for Plain {
@@ -20,7 +22,7 @@ impl Spare for Plain {
         Sectors(self.1)
     }
     fn physical_block(&self) -> u64 {
-        4096
+        UNIT.bytes()
     }
     fn read(&mut self, at: Slot, buf: &mut [u8]) -> io::Result<()> {
         self.0.read(at.0, buf);
@@ -81,10 +83,9 @@ pub fn spare(config: &Config) -> Disk {
 
 /// Where the parts of the spare are.
 pub fn regions(config: &Config) -> Vec<(u64, Region)> {
-    let unit = 8;
-    let planned = Geometry::plan(Sectors(config.spare), Sectors(unit));
+    let planned = Geometry::plan(Sectors(config.spare), UNIT);
     let geometry = planned.unwrap_or_else(|error| panic!("{error}"));
-    let log = u64::from(geometry.log_blocks) * unit;
+    let log = u64::from(geometry.log_blocks) * UNIT.0;
     let [first, second] = geometry.mirrors;
     vec![
         (0, Region::Label),

@@ -41,13 +41,12 @@ pub struct Sim {
 pub fn run(script: &Script, trace: bool) -> Outcome {
     let config = script.config.clone();
     let (mut data, mut spare) = (made::data(&config), made::spare(&config));
-    let regions = made::regions(&config);
     for disk in [&mut data, &mut spare] {
         disk.says_medium = config.says_medium;
         disk.lying = config.lying_flush;
     }
     let mut sys = Sys::new(config, script.steps.clone(), script.seed, data, spare, trace);
-    sys.regions = regions;
+    sys.regions = made::regions(&sys.config);
     sys.k.on = false;
     sys.daemon_in(0, Ev::Boot);
     let first = script.steps.first().map_or(0, |step| step.after);

@@ -39,7 +39,9 @@ impl Sys {
             self.k.counts.spare_flush_errors += u64::from(spare);
             self.ring();
         } else if self.k.flush_fails[at] != fails || self.k.flush_owed[at] {
-            self.k.flush_owed[at] &= self.k.bios[b].kind != IoKind::Flush;
+            if self.k.bios[b].kind == IoKind::Flush {
+                self.k.flush_owed[at] = false;
+            }
             told = Sts::Io;
         }
         self.k.flush_bad[at] = told != Sts::Ok;
