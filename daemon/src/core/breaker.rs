@@ -3,12 +3,14 @@
 //! A disk with bad sectors fails in a few blocks and answers around them; a disk that is failing,
 //! unplugged or covered by an error target does not. How often errors come says nothing: a scan
 //! over two hundred scratches yields thousands of honest faults in a second. So after the errors of
-//! a fault were seen, and before it may change the table, places elsewhere are read; `control`
-//! chooses them:
+//! a fault were seen, and before it may change the table, places elsewhere are read, on each disk
+//! that has the damage or is to have the slots for it; `control` chooses them:
 //!
-//! - two far ones, anywhere on the same device. If no place answers, near or far, the device is
-//!   not there: the breaker opens at once and nothing is mapped.
-//! - two near ones, before and behind the fault, further off than the runs of bad sectors that
+//! - two far ones, anywhere on the data disk, four on the spare. If no place of a disk answers, near
+//!   or far, that disk is not there: the breaker opens at once and nothing is mapped. Places on the
+//!   spare are read for every write that needs slots, and again once one has failed, as each try on
+//!   a spare that is away would cost a slot.
+//! - two near ones on the data disk, before and behind the fault, further off than the runs of bad sectors that
 //!   media have. If both answer, the damage is local: the fault is *proved*, and the count of
 //!   faults in a row that were not starts anew. Otherwise the fault counts; `breaker_faults` of
 //!   them in a row, within `breaker_window` of each other, may pass, and the next one opens the
@@ -34,8 +36,8 @@ enum State {
     Open { until: Duration, trial: Option<FaultId> },
 }
 
-/// What the control reads of a fault have shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What the control reads of a fault have shown, the best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Control {
     Proved,
     Unproved,

@@ -253,7 +253,7 @@ impl Device {
             (Step::New, State::Open) => self.begin(id, listed.status),
             (Step::New, _) => self.adopt(listed),
             (Step::Searching, State::Open) if fault.flags.write => self.tried(listed),
-            (Step::Searching | Step::Controlling, State::Open) => {}
+            (Step::Searching | Step::Controlling | Step::ControllingSpare, State::Open) => {}
             (Step::Placing, State::Placed) => self.placed(listed),
             (Step::Placing, _) => self.place_failed(listed),
             (Step::Checking, State::Placed) => self.check(id),

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::breaker::Control;
 use super::control::Places;
-use super::event::{Flags, Listed, Piece, ReadId};
+use super::event::{Flags, Listed, Piece, ReadId, Span, Status};
 use super::search::{Part, Search};
 use crate::table::{Change, Extent, Kind, Table};
 use crate::units::{Sector, Sectors};
@@ -20,6 +21,8 @@ pub enum Step {
     Searching,
     /// Places elsewhere are read.
     Controlling,
+    /// Places elsewhere on the spare are read.
+    ControllingSpare,
     Placing,
     /// In its slots, to be flushed.
     Placed,
@@ -56,7 +59,8 @@ pub(super) struct Fault {
     pub step: Step,
     pub asked: Option<Verdict>,
     pub reading: Option<ReadId>,
-    pub places: Places,
+    /// Of each disk that is controlled.
+    pub places: Vec<Places>,
     pub search: Search,
     /// Of the last PLACE.
     pub pieces: Vec<Piece>,
@@ -66,6 +70,8 @@ pub(super) struct Fault {
     pub check_from: u64,
     /// Places that failed.
     pub attempts: u32,
+    /// What the last of them leaves: pieces that stay where they are, and parts that need another slot.
+    pub failed: Option<(Vec<Piece>, Vec<Part>)>,
     /// A part that was to stay where it is has failed: it is more than a heal.
     pub rest_failed: bool,
     /// A former owner's commit that names it is durable in part.
@@ -82,12 +88,13 @@ impl Fault {
             step: Step::New,
             asked: None,
             reading: None,
-            places: Places::default(),
+            places: Vec::new(),
             search: Search::default(),
             pieces: Vec::new(),
             flush_fails: 0,
             check_from: 0,
             attempts: 0,
+            failed: None,
             rest_failed: false,
             named: false,
         }
@@ -103,6 +110,21 @@ impl Fault {
         if !self.is_committed() && verdict != Verdict::Fail {
             self.step = Step::New;
         }
+    }
+
+    pub fn control_spans(&self) -> Vec<Span> {
+        self.places.iter().flat_map(|places| places.spans.clone()).collect()
+    }
+
+    /// What the results show of the disk that answers least, and those of what was read besides.
+    pub fn judge<'a>(&self, mut results: &'a [Status]) -> (Control, &'a [Status]) {
+        let mut worst = Control::Proved;
+        for places in &self.places {
+            let (mine, others) = results.split_at(places.spans.len().min(results.len()));
+            worst = worst.max(places.judge(mine));
+            results = others;
+        }
+        (worst, results)
     }
 
     pub fn writes_slots(&self) -> bool {

@@ -11,11 +11,12 @@ use crate::units::Sectors;
 impl Device {
     /// Decides what the bad parts become: slots for a write, poison for a read.
     pub(super) fn place(&mut self, id: FaultId) {
-        let Some(fault) = self.faults.get(&id) else { return };
+        let Some(fault) = self.faults.get_mut(&id) else { return };
+        let failed = fault.failed.take();
         let bad = fault.search.bad();
         if fault.flags.write {
-            let bad = bad.to_vec();
-            return self.place_in_slots(id, Vec::new(), &bad);
+            let (kept, parts) = failed.unwrap_or_else(|| (Vec::new(), bad.to_vec()));
+            return self.place_in_slots(id, kept, &parts);
         }
         let poison = |(part, kind): (Part, Option<Kind>)| Piece {
             offset: part.offset,
@@ -117,15 +118,17 @@ impl Device {
         }
         let gone = listed.pieces.iter().any(|&(_, status)| status == Status::Other);
         if gone {
-            return self.fail(id, "the spare is not there");
+            return self.is_away(id);
         }
         if !self.another_attempt(id) {
             return;
         }
-        if !failed.is_empty() {
-            return self.place_in_slots(id, kept, &failed);
-        }
         let Some(fault) = self.faults.get_mut(&id) else { return };
+        if !failed.is_empty() {
+            // A spare that is away would have one slot after another retired.
+            fault.failed = Some((kept, failed));
+            return self.control_spare(id);
+        }
         fault.rest_failed = true;
         fault.search = rest(fault);
         self.search(id);

@@ -1,6 +1,6 @@
 //! What is wrong with a fault: search, control, and the verdicts that change nothing.
 
-use super::breaker::{Admitted, Change};
+use super::breaker::{Admitted, Change, Control};
 use super::control::{DataPlaces, spare_places};
 use super::device::Device;
 use super::event::{Action, Alarm, At, FaultId, Listed, Piece, ReadId, Span, Status};
@@ -21,6 +21,7 @@ impl Device {
         let bad: Vec<Part> = if fault.flags.write { parts(poisoned) } else { Vec::new() };
         let heal = fault.flags.heal && !fault.rest_failed;
         fault.search = Search::new(if heal { Vec::new() } else { parts(sound) }, bad);
+        fault.failed = None;
         if fault.attempts >= self.policy.place_attempts {
             self.fail(id, "it could not be placed");
         } else if self.metadata_dead || self.log_full.is_some() {
@@ -28,7 +29,7 @@ impl Device {
         } else if heal && fault.search.bad().is_empty() {
             self.release(id);
         } else if heal {
-            self.place(id);
+            self.control_spare(id);
         } else if status == Status::Other {
             self.fail(id, "not an error of the medium");
         } else {
@@ -103,6 +104,7 @@ impl Device {
         match fault.step {
             Step::Searching => self.searched(id, results),
             Step::Controlling => self.controlled(id, results),
+            Step::ControllingSpare => self.spare_controlled(id, results),
             _ => {}
         }
     }
@@ -117,7 +119,7 @@ impl Device {
         }
     }
 
-    fn is_away(&mut self, id: FaultId) {
+    pub(super) fn is_away(&mut self, id: FaultId) {
         let change = self.breaker.open(self.now, &self.policy);
         self.breaker_news(change);
         self.fail(id, "the device is not there");
@@ -138,25 +140,27 @@ impl Device {
         }
     }
 
-    /// Reads elsewhere on the device that has the damage.
+    /// Reads elsewhere on each disk that has the damage, or is to have the slots for it.
     fn control(&mut self, id: FaultId) {
         let Some(instance) = self.instance else { return };
         let suspects: Vec<(Sector, Sectors)> =
             self.faults.values().map(|f| (f.start, f.len)).collect();
         let Some(fault) = self.faults.get_mut(&id) else { return };
         fault.step = Step::Controlling;
-        let mut bad =
-            fault.search.bad().iter().flat_map(|&p| segments(&self.table, fault.start, p));
-        let on_data = bad.any(|(_, kind)| kind.and_then(Kind::slot).is_none());
-        fault.places = if on_data {
+        let bad = fault.search.bad().iter().flat_map(|&p| segments(&self.table, fault.start, p));
+        let in_slots: Vec<bool> =
+            bad.map(|(_, kind)| kind.and_then(Kind::slot).is_some()).collect();
+        fault.places.clear();
+        if in_slots.contains(&false) {
             let (table, suspects) = (&self.table, &suspects[..]);
             let size = instance.sectors;
             let places = DataPlaces { table, suspects, size, block: instance.block };
-            places.pick(fault.start, fault.len, &mut self.seed)
-        } else {
-            spare_places(self.area, &mut self.seed)
-        };
-        let mut spans = fault.places.spans.clone();
+            fault.places.push(places.pick(fault.start, fault.len, &mut self.seed));
+        }
+        if fault.flags.write || in_slots.contains(&true) {
+            fault.places.push(spare_places(self.area, &mut self.seed));
+        }
+        let mut spans = fault.control_spans();
         if !fault.flags.write {
             // Once more, and last: a disk that was away and is back has no damage to poison (I8). Each
             // block by itself, as one that is bad would hide others.
@@ -167,9 +171,26 @@ impl Device {
         self.read(id, spans, 0);
     }
 
+    /// The damage is known: what matters is whether there is a spare to place it on.
+    pub(super) fn control_spare(&mut self, id: FaultId) {
+        let Some(fault) = self.faults.get_mut(&id) else { return };
+        fault.step = Step::ControllingSpare;
+        fault.places = vec![spare_places(self.area, &mut self.seed)];
+        let spans = fault.control_spans();
+        self.read(id, spans, 0);
+    }
+
+    fn spare_controlled(&mut self, id: FaultId, results: &[Status]) {
+        let Some(fault) = self.faults.get(&id) else { return };
+        match fault.judge(results).0 {
+            Control::Silent => self.is_away(id),
+            Control::Proved | Control::Unproved => self.place(id),
+        }
+    }
+
     fn controlled(&mut self, id: FaultId, results: &[Status]) {
         let Some(fault) = self.faults.get(&id) else { return };
-        let (elsewhere, again) = results.split_at(fault.places.spans.len().min(results.len()));
+        let (control, again) = fault.judge(results);
         if again.contains(&Status::Other) {
             return self.is_away(id);
         }
@@ -178,7 +199,6 @@ impl Device {
             self.breaker_news(change);
             return self.release(id);
         }
-        let control = fault.places.judge(elsewhere);
         let (go, change) = self.breaker.judge(self.now, id, control, &self.policy);
         self.breaker_news(change);
         if go {

@@ -137,6 +137,7 @@ fn crash_points() -> Vec<String> {
             "New",
             "Searching",
             "Controlling",
+            "ControllingSpare",
             "Placing",
             "Placed",
             "Flushing",

@@ -136,8 +136,8 @@ impl Maker {
                 self.in_a_search(&mut steps);
                 continue;
             }
-            if matches!(op, Op::Storm { .. }) && self.rng.chance(80) {
-                self.as_a_storm_ends(&mut steps);
+            if let (Op::Storm { disk, .. }, true) = (&op, self.rng.chance(80)) {
+                self.as_a_storm_ends(&mut steps, *disk);
                 continue;
             }
             steps.push(Step { after, op });
@@ -183,12 +183,27 @@ impl Maker {
     }
 
     /// The disk answers again while the daemon looks for what cannot be read.
-    fn as_a_storm_ends(&mut self, steps: &mut Vec<Step>) {
+    fn as_a_storm_ends(&mut self, steps: &mut Vec<Step>, disk: Which) {
         let Some((bad, start, len)) = self.bad_among_good() else { return };
+        if disk == Which::Spare {
+            return self.on_both_disks(steps, bad, (start, len));
+        }
         let ms = self.rng.range(1, 8);
         steps.push(Step { after: 1, op: bad });
-        steps.push(Step { after: 1, op: Op::Storm { ms } });
+        steps.push(Step { after: 1, op: Op::Storm { disk, ms } });
         steps.push(Step { after: 1, op: Op::Read { start, len, ahead: false } });
+    }
+
+    /// The spare is away while the daemon looks for what cannot be read, a part of which was mapped while that was read.
+    fn on_both_disks(&mut self, steps: &mut Vec<Step>, bad: Op, (start, len): (u64, u64)) {
+        let (block, disk) = (self.config.block, Which::Spare);
+        let (after, ms) = (self.rng.range(1000, 16_000), self.rng.range(4, 12));
+        let mut step = |after, op| steps.push(Step { after, op });
+        step(1, Op::Bad { start, len: block, flags: BAD_WRITE });
+        step(1, bad);
+        step(1, Op::Write { start, len: block, fua: false });
+        step(100, Op::Read { start, len, ahead: false });
+        step(after, Op::Storm { disk, ms });
     }
 
     /// A commit that is cut off, so that one mirror has it perhaps, and that mirror cannot be read when the
@@ -339,7 +354,7 @@ impl Maker {
                 Op::FailFlush { disk, flushes: 1, drops: one }
             }
             Flavour::Transport if spoilt < 4 && self.rng.chance(50) => {
-                Op::Storm { ms: ms.min(500) }
+                Op::Storm { disk, ms: ms.min(500) }
             }
             Flavour::Transport if spoilt < 4 => Op::Gone { disk, ms: ms.min(2000) },
             Flavour::Transport => Op::Hiccup { disk: Which::Data, writes: 1 },

@@ -112,8 +112,9 @@ pub enum Op {
         disk: Which,
         ms: u64,
     },
-    /// The data disk fails everything for a time and does not say why.
+    /// The disk fails everything for a time and does not say why.
     Storm {
+        disk: Which,
         ms: u64,
     },
     /// The daemon dies, and is back after a time.

@@ -65,6 +65,14 @@ impl Sys {
         }
     }
 
+    /// What was to be written to it may have failed.
+    fn spare_away(&mut self, ms: u64) {
+        self.away = ms * 1000;
+        // Its metadata may be given up until it is opened anew.
+        self.trouble(Trouble::Verdict, u64::MAX);
+        self.trouble(Trouble::Spare, ms * 1000 + GRACE);
+    }
+
     fn mute(&mut self, mirrors: u8, back: Option<u32>, ms: u64) {
         let all = 0..self.slot_area() - self.mirror(0);
         let record = back.map(|back| self.log.iter().rev().nth(back as usize).copied());
@@ -140,20 +148,20 @@ impl Sys {
                 self.trouble(Trouble::Gone, ms * 1000 + GRACE);
                 self.trouble(Trouble::Verdict, ms * 1000 + GRACE);
                 if disk == Which::Spare {
-                    self.away = ms * 1000;
-                    // Its metadata may be given up until it is opened anew.
-                    self.trouble(Trouble::Verdict, u64::MAX);
-                    self.trouble(Trouble::Spare, ms * 1000 + GRACE);
+                    self.spare_away(ms);
                 }
             }
             // One right after another could fail a block twice, and nothing between: such a block is bad.
-            Op::Storm { ms } if self.now >= self.next_storm => {
-                self.data.storm = true;
+            Op::Storm { disk, ms } if self.now >= self.next_storm => {
+                self.disk(disk).storm = true;
                 self.next_storm = self.now + ms * 1000 + GRACE;
-                self.kernel_in(ms * 1000, Ev::Back(false));
+                self.kernel_in(ms * 1000, Ev::Back(disk == Which::Spare));
                 self.trouble(Trouble::Gone, ms * 1000 + GRACE);
                 self.trouble(Trouble::Verdict, ms * 1000 + GRACE);
-                self.oracle.excuses.storm(self.next_storm);
+                match disk {
+                    Which::Data => self.oracle.excuses.storm(self.next_storm),
+                    Which::Spare => self.spare_away(ms),
+                }
             }
             Op::Kill { back_ms } => self.crash(Stop::Kill { back_ms }),
             Op::PowerCut { off_ms } => self.crash(Stop::Cut { off_ms }),

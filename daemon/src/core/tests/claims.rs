@@ -100,7 +100,7 @@ fn a_full_spare_is_said_at_the_start_and_the_original_error_later() {
     script.device.table.apply(&poisoned);
     for _ in 0..2 {
         let event = Event::FaultsListed(Ok((script.instance(true), vec![heal.clone()])));
-        script.expect(event, &[Action::Fail { fault: ID }]);
+        assert_eq!(script.reads(event, &[Status::Ok; 4]), [Action::Fail { fault: ID }]);
         script.done(&[]);
         script.bell();
     }

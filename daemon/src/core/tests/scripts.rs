@@ -9,6 +9,9 @@ use crate::units::{Sector, Sectors, Slot};
 
 pub(super) const AREA: Area = Area { start: Slot(64), len: Sectors(64), unit: Sectors(8) };
 pub(super) const ID: FaultId = FaultId(7);
+/// What is read elsewhere answers.
+const ONE_DISK: [Status; 4] = [Status::Ok; 4];
+const BOTH_DISKS: [Status; 8] = [Status::Ok; 8];
 
 pub(super) struct Script {
     pub(super) device: Device,
@@ -123,7 +126,7 @@ impl Script {
         let listed = vec![fault(write(), State::Open, &results)];
         let event = Event::FaultsListed(Ok((instance, listed)));
         let place = Action::Place { fault: ID, pieces: vec![piece(1, 1, mapped(slot))] };
-        assert_eq!(self.reads(event, &[Status::Ok; 4]), std::slice::from_ref(&place));
+        assert_eq!(self.reads(event, &BOTH_DISKS), std::slice::from_ref(&place));
         place
     }
 
@@ -242,13 +245,71 @@ fn a_slot_that_fails_is_retired_by_the_commit_that_names_the_next() {
     script.done(&[]);
     script.bell();
     let failed = fault(write(), State::Open, &[(piece(1, 1, mapped(64)), Status::IoErr)]);
-    script.listed(failed, &[Action::Place { fault: ID, pieces: vec![piece(1, 1, mapped(72))] }]);
+    let event = Event::FaultsListed(Ok((script.instance(true), vec![failed])));
+    let place = Action::Place { fault: ID, pieces: vec![piece(1, 1, mapped(72))] };
+    assert_eq!(script.reads(event, &ONE_DISK), [place]);
     script.flushed(72);
     let changes = vec![
         Change::Retire { slot: Slot(64), len: Sectors(8) },
         Change::Set(extent(1001, 1, Kind::Mapped(Slot(72)))),
     ];
     script.listed(Script::placed(72), &[Action::Commit(changes)]);
+}
+
+fn storm(actions: &[Action]) -> bool {
+    matches!(actions, [Action::Alarm { alarm: Alarm::Storm, .. }, Action::Fail { fault: ID }])
+}
+
+/// Each try would retire one of its slots.
+#[test]
+fn a_slot_of_a_spare_that_answers_nowhere_is_not_followed_by_another() {
+    let place = || {
+        let mut script = Script::serving(Table::default());
+        script.place(64);
+        script.done(&[]);
+        script.bell();
+        script
+    };
+    let failed = |status| fault(write(), State::Open, &[(piece(1, 1, mapped(64)), status)]);
+    let mut script = place();
+    let event = Event::FaultsListed(Ok((script.instance(true), vec![failed(Status::IoErr)])));
+    assert!(storm(&script.reads(event, &[Status::IoErr; 4])));
+    let mut script = place();
+    let event = Event::FaultsListed(Ok((script.instance(true), vec![failed(Status::Other)])));
+    assert!(storm(&script.device.handle(script.now, event)));
+}
+
+#[test]
+fn nothing_is_placed_on_a_spare_that_answers_nowhere() {
+    let tries: Vec<_> = (0..4).map(|i| (piece(i, 1, None), Status::Medium)).collect();
+    let mut script = Script::serving(Table::default());
+    let pieces = tries.iter().map(|(p, _)| *p).collect();
+    script.listed(fault(write(), State::Open, &[]), &[Action::Try { fault: ID, pieces }]);
+    script.done(&[]);
+    script.bell();
+    let listed = vec![fault(write(), State::Open, &tries)];
+    let event = Event::FaultsListed(Ok((script.instance(true), listed)));
+    assert!(storm(&script.reads(event, &[[Status::Ok; 4], [Status::IoErr; 4]].concat())));
+
+    let mut script = Script::serving(table(&[extent(1000, 4, Kind::PoisonData)]));
+    let heal = fault(Flags { heal: true, ..write() }, State::Open, &[]);
+    let event = Event::FaultsListed(Ok((script.instance(true), vec![heal])));
+    assert!(storm(&script.reads(event, &[Status::IoErr; 4])));
+}
+
+/// Damage on both disks, of which one was away for a moment: its slots were poisoned.
+#[test]
+fn each_disk_that_has_damage_is_controlled() {
+    let (sound, silent) = ([Status::Ok; 4], [Status::IoErr; 4]);
+    for results in [[sound, silent, silent], [silent, sound, silent]] {
+        let mut script = Script::serving(table(&[extent(1002, 2, Kind::Mapped(Slot(64)))]));
+        let listed = vec![fault(read(), State::Open, &[])];
+        let event = Event::FaultsListed(Ok((script.instance(true), listed)));
+        let actions = script.device.handle(script.now, event);
+        assert!(matches!(actions[..], [Action::Read { id: ReadId(1), .. }]), "{actions:?}");
+        let event = Event::ReadDone { id: ReadId(1), results: vec![Status::IoErr; 4] };
+        assert!(storm(&script.reads(event, &results.concat())));
+    }
 }
 
 #[test]
@@ -390,8 +451,7 @@ fn an_unreadable_block_is_poisoned_and_its_neighbours_are_not() {
         vec![piece(1, 1, Some(Kind::PoisonData)), piece(3, 1, Some(Kind::PoisonSlot(Slot(65))))];
     let placed: Vec<_> = poison.iter().map(|&p| (p, Status::Ok)).collect();
     let place = Action::Place { fault: ID, pieces: poison };
-    let (sound, bad) = ([Status::Ok; 4], [Status::Medium; 2]);
-    assert_eq!(script.reads(event, &[&sound[..], &bad].concat()), [place]);
+    assert_eq!(script.reads(event, &[&BOTH_DISKS[..], &[Status::Medium; 2]].concat()), [place]);
     script.done(&[]);
     script.bell();
     let flags = Flags { pinned: true, ..read() };
@@ -442,8 +502,9 @@ fn a_heal_places_exactly_the_poisoned_blocks() {
     let mut script = Script::serving(table(&[poison]));
     let mut heal = fault(Flags { heal: true, ..write() }, State::Open, &[]);
     heal.status = Status::Ok;
+    let event = Event::FaultsListed(Ok((script.instance(true), vec![heal])));
     let pieces = vec![piece(0, 2, mapped(64))];
-    script.listed(heal, &[Action::Place { fault: ID, pieces }]);
+    assert_eq!(script.reads(event, &ONE_DISK), [Action::Place { fault: ID, pieces }]);
 }
 
 #[test]

@@ -15,6 +15,7 @@ use crate::guest::dm::{self, Device};
 use crate::guest::owner::Owner;
 use crate::guest::scsi::ScsiDebug;
 use crate::guest::served::{Served, configure};
+use crate::guest::spare::{self, Frail};
 use crate::guest::{Ctx, Disk, pattern, wait_until};
 
 pub const CASES: &[Case] = &[
@@ -23,6 +24,7 @@ pub const CASES: &[Case] = &[
         fifty_thousand(ctx, "[policy]\nbreaker_faults = 200")
     })
     .must_fail("sectors were changed"),
+    Case::new("storm.a-spare-that-is-away-costs-no-slot", 120, spare_away),
     Case::new("storm.disk-deleted-under-load", 120, deleted),
     Case::new("storm.flakey-down-interval", 120, flakey),
 ];
@@ -160,6 +162,41 @@ fn fifty_thousand(ctx: &mut Ctx, policy: &str) -> Result<()> {
     disk.verify(GONE.start, 2000, 6)?;
     drop(disk);
     served.down()
+}
+
+/// Each place on it fails, and what has failed is retired: a small spare was used up within seconds.
+fn spare_away(_: &mut Ctx) -> Result<()> {
+    let bad: Vec<u64> = (0..100).map(|i| 1000 + 50 * i).collect();
+    let (first, later, last) = (bad[0], &bad[1..60], bad[99]);
+    let brd = Brd::load(1, 64)?;
+    let spare = Frail::new("frail", &brd.path(0))?;
+    let data = NullBlk::create("nullb0", 64, &[])?;
+    let device = dm::disk_with_bad_sectors("bad", data.path(), &bad)?;
+    let served = Served::new(device.path(), spare.path(), "")?;
+    let disk = served.disk()?;
+    disk.fill(first, 1, 1)?;
+    spare.fail_all()?;
+    for &sector in later {
+        disk.write_fails(sector, 1, EIO)?;
+    }
+    disk.read_fails(first, 1, EIO)?;
+    expect_alarms(&served, [1, 0])?;
+
+    spare.fail(&[])?;
+    resumes_with(&served, last)?;
+    disk.verify(first, 1, 1)?;
+    for &sector in later {
+        disk.fill(sector, 1, 2)?;
+        disk.verify(sector, 1, 2)?;
+    }
+    drop(disk);
+    served.down()?;
+    let dump = spare::dump(spare.path())?;
+    let count = |field: &str| dump[field].as_array().map(Vec::len);
+    let found = (count("extents"), count("retired"));
+    ensure!(found == (Some(2 + later.len()), Some(0)), "extents and retired slots: {found:?}");
+    device.remove()?;
+    spare.device.remove()
 }
 
 /// Blocks of 4 KiB of each writer.

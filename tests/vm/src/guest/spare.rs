@@ -135,7 +135,16 @@ impl Frail {
 
     /// From now on exactly these sectors fail.
     pub fn fail(&self, bad: &[u64]) -> Result<()> {
-        self.device.load(&dm::table_with_bad_sectors(&self.below, self.sectors, bad)?)?;
+        self.change(&dm::table_with_bad_sectors(&self.below, self.sectors, bad)?)
+    }
+
+    /// From now on everything fails.
+    pub fn fail_all(&self) -> Result<()> {
+        self.change(&format!("0 {} error\n", self.sectors))
+    }
+
+    fn change(&self, table: &str) -> Result<()> {
+        self.device.load(table)?;
         self.device.suspend()?;
         self.device.resume()
     }
