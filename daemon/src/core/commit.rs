@@ -27,6 +27,17 @@ pub(super) struct Commit {
     pub retired: usize,
     /// Since when.
     pub unknown: Option<Duration>,
+    /// When it was restated sooner than its turn.
+    pub hurried: Option<Duration>,
+}
+
+impl Commit {
+    /// Up to its next restatement.
+    fn pause(&self, now: Duration) -> Duration {
+        self.unknown.map_or(Duration::ZERO, |since| {
+            ((now - since) / RESTATE_SHARE).clamp(RESTATE[0], RESTATE[1])
+        })
+    }
 }
 
 impl Device {
@@ -53,7 +64,7 @@ impl Device {
             }
         }
         self.out.push(Action::Commit(changes.clone()));
-        self.commit = Some(Commit { changes, retired, unknown: None });
+        self.commit = Some(Commit { changes, retired, unknown: None, hurried: None });
     }
 
     pub(super) fn commit_done(&mut self, result: Result<Durable, CommitFailure>) {
@@ -61,10 +72,7 @@ impl Device {
             Ok(proof) => self.committed(proof),
             Err(CommitFailure::Unknown) => {
                 let Some(commit) = &mut self.commit else { return };
-                let again = commit.unknown.map_or(Duration::ZERO, |since| {
-                    ((self.now - since) / RESTATE_SHARE).clamp(RESTATE[0], RESTATE[1])
-                });
-                self.restate_at = Some(self.now + again);
+                self.restate_at = Some(self.now + commit.pause(self.now));
                 self.counters.commits_unknown += u64::from(commit.unknown.is_none());
                 commit.unknown.get_or_insert(self.now);
             }
@@ -92,6 +100,17 @@ impl Device {
                     self.fail(id, "no commit can be made");
                 }
             }
+        }
+    }
+
+    /// The spare may be back, or somebody waits for it again. As each costs a block of the log, these are as far
+    /// apart as the others.
+    pub(super) fn restate_soon(&mut self) {
+        let (Some(commit), Some(at)) = (&mut self.commit, self.restate_at) else { return };
+        let pause = commit.pause(self.now);
+        if commit.hurried.is_none_or(|last| self.now - last >= pause) {
+            commit.hurried = Some(self.now);
+            self.restate_at = Some(at.min(self.now + RESTATE[0]));
         }
     }
 

@@ -167,6 +167,9 @@ impl Device {
 
     pub(super) fn flush_done(&mut self, ok: bool) {
         self.flushing = false;
+        if ok {
+            self.restate_soon();
+        }
         for id in self.with(Step::Flushing) {
             if !ok {
                 self.void(id);

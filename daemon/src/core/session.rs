@@ -20,6 +20,7 @@ impl Device {
         self.instance = Some(instance);
         if self.phase == Phase::Absent {
             self.phase = Phase::Unclaimed;
+            self.restate_soon();
         }
     }
 
@@ -37,6 +38,7 @@ impl Device {
         }
         self.notes.add(self.now, Happening::ClaimLost);
         self.phase = Phase::Unclaimed;
+        self.restate_soon();
         self.forget_if(|_, fault| !fault.is_committed());
     }
 

@@ -405,6 +405,32 @@ fn a_spare_that_is_away_for_an_hour_does_not_use_up_the_log() {
     assert!(times < 40, "{times}");
 }
 
+/// What became bad meanwhile would wait for minutes, and end as an error.
+#[test]
+fn a_flush_that_succeeds_again_has_the_commit_restated_and_a_claim_that_waits_for_it_too() {
+    let mut script = Script::committing();
+    let unknown = || Event::CommitDone(Err(CommitFailure::Unknown));
+    script.expect(unknown(), &[Action::Restate]);
+    script.now += Duration::from_secs(3600);
+    let second = Duration::from_secs(1);
+    script.expect(unknown(), &[Action::SetTimer(script.now + 300 * second)]);
+    let flushed = || Event::FlushDone { ok: true };
+    script.expect(flushed(), &[Action::SetTimer(script.now + second)]);
+    script.now += second;
+    script.expect(Event::Tick, &[Action::Restate]);
+    // It was none.
+    script.expect(unknown(), &[Action::SetTimer(script.now + 300 * second)]);
+    script.expect(flushed(), &[]);
+    script.now += Duration::from_secs(1000);
+    script.expect(Event::Tick, &[Action::Restate]);
+    script.expect(unknown(), &[Action::SetTimer(script.now + 300 * second)]);
+    script.expect(Event::OwnerLost, &[Action::SetTimer(script.now + second)]);
+    script.now += second;
+    script.expect(Event::Tick, &[Action::Restate]);
+    let claim = Action::Claim { commit: 6, area: AREA };
+    script.expect(Event::CommitDone(Ok(Durable::after(6))), &[claim]);
+}
+
 #[test]
 fn a_full_log_fails_the_fault_and_lifts_its_fence() {
     let mut script = Script::committing();
