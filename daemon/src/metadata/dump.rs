@@ -77,6 +77,9 @@ impl Dump {
         if spare.is_weak() && !weak_identity {
             return Err(Error::Weak { disk: "spare" });
         }
+        if self.data.admit(&spare).is_ok() {
+            return Err(Error::DumpsData);
+        }
         self.geometry = Geometry::plan(disk.size(), unit(disk)?)?;
         self.spare = spare;
         self.retired.clear();

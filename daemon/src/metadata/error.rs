@@ -31,6 +31,10 @@ pub enum Error {
         "this spare is not the one the dump was made of: {why}; if that one is lost, restore with --other-spare, and what was mapped is an error until it is written again"
     )]
     NotTheDumps { why: String },
+    #[error(
+        "as far as can be told this is the data disk the dump names, whose sectors would be overwritten; give a disk that its serial number, or else its size, tells from it"
+    )]
+    DumpsData,
     #[error("cannot be stored: {0}")]
     Unstorable(String),
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::metadata::format::format_with;
-use crate::metadata::{Dump, check, dump, identify, restore};
+use crate::metadata::{Dump, Error, check, dump, identify, restore};
 
 #[test]
 fn a_dump_restores_the_table_the_label_and_the_sequence() {
@@ -82,6 +82,13 @@ fn a_dump_is_for_the_spare_it_was_made_of() {
     let mut coarse = RamDisk::new(SPARE);
     coarse.physical = 16384;
     assert!(refused(&mut coarse, &dumped, &spare_disk()).contains("would lie elsewhere"));
+
+    // Nor is it for the data disk, which nothing but its size may tell from others.
+    for data in [dumped.data.clone(), Identity::new(dumped.data.size)] {
+        let dumped = Dump { data: data.clone(), ..dumped.clone() };
+        let error = dumped.for_another(&RamDisk::new(SPARE), data, true).unwrap_err();
+        assert!(matches!(error, Error::DumpsData), "{error}");
+    }
 
     // Where the spare is lost, what it held is an error, and no place is thought to be bad that is not.
     for disk in [RamDisk::new(SPARE), coarse] {
