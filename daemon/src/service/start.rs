@@ -1,5 +1,6 @@
 //! How a device gets into service. Each start is a task of its own: it waits for disks, of which one may hang.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -10,7 +11,7 @@ use tokio::task::spawn_blocking;
 use super::adopt;
 use super::device::{Device, Paths};
 use super::spares::Spares;
-use crate::config::resolve::{Place, resolve};
+use crate::config::resolve::{Disks, Place, block_device, resolve};
 use crate::config::{self, Config};
 use crate::error::Words;
 use crate::link::{Bell, Link, LinkError};
@@ -78,6 +79,18 @@ pub async fn instances() -> Result<Vec<InstanceInfo>, LinkError> {
         _ => None,
     };
     Ok(messages.into_iter().filter_map(instance).collect())
+}
+
+/// Where the paths of the configured devices lead to; those that lead nowhere are left out.
+pub async fn located(config: Arc<Config>) -> BTreeMap<String, Disks> {
+    let locate = move || {
+        let disks = |d: &config::Device| {
+            let [data, spare] = [d.data.get_ref(), d.spare.get_ref()].map(|p| block_device(p).ok());
+            Some((d.name.get_ref().clone(), Disks { data: data?, spare: spare? }))
+        };
+        config.device.iter().filter_map(disks).collect()
+    };
+    spawn_blocking(locate).await.unwrap_or_default()
 }
 
 /// Lets I/O through; nobody waits for it, because udev may.

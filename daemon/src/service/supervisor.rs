@@ -19,9 +19,10 @@ use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 use super::control::{Answer, Call, Control, Request};
 use super::device::{self, Device};
 use super::reload::{Reload, Reloaded};
-use super::start::{Starter, finish, instances, undo};
+use super::start::{Starter, finish, instances, located, undo};
 use super::{notify, report};
 use crate::config;
+use crate::config::resolve::Disks;
 use crate::error::Words;
 use crate::link::{Bell, Doorbells, LinkError};
 
@@ -38,7 +39,7 @@ const RELOAD: Duration = Duration::from_secs(10);
 /// What a task has come to.
 enum End {
     Started(Box<config::Device>, Result<Device>),
-    Listed(Result<Vec<InstanceInfo>, LinkError>),
+    Listed(Result<Vec<InstanceInfo>, LinkError>, BTreeMap<String, Disks>),
     /// None: it is no stranger.
     Adopted(u32, Result<Option<Device>>),
     Reloaded(Result<Reloaded>, mpsc::Sender<Answer>),
@@ -193,8 +194,8 @@ impl Supervisor {
     fn ended(&mut self, end: End) {
         match end {
             End::Started(section, device) => self.started(*section, device),
-            End::Listed(Ok(instances)) => self.listed(instances),
-            End::Listed(Err(error)) => tracing::warn!("instances cannot be listed: {error}"),
+            End::Listed(Ok(instances), located) => self.listed(instances, &located),
+            End::Listed(Err(error), _) => tracing::warn!("instances cannot be listed: {error}"),
             End::Adopted(instance, device) => self.adopted(instance, device),
             End::Reloaded(done, to) => self.reloaded(done, &to),
         }
@@ -228,7 +229,8 @@ impl Supervisor {
     }
 
     fn list(&self) {
-        self.begin(async { End::Listed(instances().await) });
+        let config = self.starter.config.clone();
+        self.begin(async { End::Listed(instances().await, located(config).await) });
     }
 
     fn all_tried(&self) -> bool {
@@ -266,12 +268,12 @@ impl Supervisor {
         tokio::spawn(async move { handle.set_policy(policy).await });
     }
 
-    fn listed(&mut self, instances: Vec<InstanceInfo>) {
+    fn listed(&mut self, instances: Vec<InstanceInfo>, located: &BTreeMap<String, Disks>) {
         self.strangers.retain(|known, _| instances.iter().any(|info| info.instance == *known));
         if self.reloading {
             return;
         }
-        self.let_go(&instances);
+        self.let_go(&instances, located);
         for info in instances {
             if self.devices.values().any(|device| is_of(device, &info))
                 || !self.adopting.insert(info.instance)
@@ -286,17 +288,25 @@ impl Supervisor {
         }
     }
 
-    /// What has been removed, and is not configured, leaves its disks to others.
-    fn let_go(&mut self, instances: &[InstanceInfo]) {
+    /// What has been removed leaves its disks to others, unless it is configured, and on these disks.
+    fn let_go(&mut self, instances: &[InstanceInfo], located: &BTreeMap<String, Disks>) {
         let config = &self.starter.config;
-        let removed = |device: &&Device| {
-            config.device(device.name()).is_none()
-                && !instances.iter().any(|info| is_of(device, info))
+        let why = |device: &Device| {
+            if instances.iter().any(|info| is_of(device, info)) {
+                return None;
+            }
+            match (config.device(device.name()), located.get(device.name())) {
+                (None, _) => Some("not configured"),
+                (_, Some(disks)) if *disks != device.handle.target.disks => {
+                    Some("its paths lead to other disks now")
+                }
+                _ => None,
+            }
         };
-        let removed = self.devices.values().filter(removed).map(|device| device.name().to_owned());
-        for name in removed.collect::<Vec<_>>() {
+        let gone = self.devices.values().filter_map(|d| Some((d.name().to_owned(), why(d)?)));
+        for (name, why) in gone.collect::<Vec<_>>() {
             let Some(device) = self.devices.remove(&name) else { continue };
-            tracing::info!("{name}: removed, and not configured: its spare is closed");
+            tracing::info!("{name}: removed, and {why}: its spare is closed");
             tokio::spawn(device.stop());
         }
     }

@@ -1,6 +1,7 @@
 //! Devices that nobody serves: before their table is loaded, and after their owner has died.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -22,6 +23,7 @@ pub const CASES: &[Case] = &[
     Case::new("no-daemon.nothing-is-served-before-loading", 120, before_loading),
     Case::new("no-daemon.a-device-made-by-hand-is-adopted-by-its-config", 120, by_config),
     Case::new("no-daemon.a-device-made-by-hand-is-adopted-by-its-label", 120, by_label),
+    Case::new("no-daemon.a-device-made-anew-on-other-numbers-is-served", 120, made_anew),
     Case::new("no-daemon.a-second-one-waits-for-the-end-of-the-first", 120, a_second_daemon),
     Case::new("no-daemon.an-owner-that-dies-leaves-the-fast-path", 120, owner_dies),
     Case::new(
@@ -145,6 +147,52 @@ fn by_label(_: &mut Ctx) -> Result<()> {
     let log = adopted(disks)?;
     ensure!(log.contains(&format!("{NAME}: adopted")), "{log}");
     Ok(())
+}
+
+/// A disk that was away is back under another number, and the device is made anew by hand. The daemon kept what it had, and
+/// the device was not served until the daemon was restarted.
+fn made_anew(_: &mut Ctx) -> Result<()> {
+    let disks = Disks::new()?;
+    let [data, spare] = ["/run/vm/data", "/run/vm/spare"].map(Path::new);
+    let lead = |from: &Path, to: &Path| -> Result<()> {
+        let _ = fs::remove_file(from);
+        symlink(to, from).with_context(|| from.display().to_string())
+    };
+    lead(data, disks.bad.path())?;
+    lead(spare, disks.spare.path())?;
+    configure(data, spare, "")?;
+    let served = Served::start()?;
+    served.disk()?.fill(3000, 1, 3)?;
+
+    // The same bytes under other numbers, while the daemon has the former ones open.
+    let Disks { bad, data: cached, spare: former, brd } = disks;
+    let disks = Disks {
+        bad: dm::disk_with_bad_sectors("bad2", cached.path(), &BAD)?,
+        data: cached,
+        spare: dm::disk_with_bad_sectors("spare2", &brd.path(0), &[])?,
+        brd,
+    };
+    Device::existing(NAME).remove()?;
+    lead(data, disks.bad.path())?;
+    lead(spare, disks.spare.path())?;
+    let device = disks.by_hand("0")?;
+    wait_until("the device to be served", PATIENCE, || {
+        Ok(device.status()?.contains("ready owned 3 "))
+    })
+    .with_context(|| served.daemon.log().unwrap_or_default())?;
+    let log = served.daemon.log()?;
+    ensure!(log.contains("d1: removed, and its paths lead to other disks now"), "{log}");
+    // It has let go of them.
+    bad.remove()?;
+    former.remove()?;
+    let disk = served.disk()?;
+    disk.verify(3000, 1, 3)?;
+    disk.fill(4000, 1, 4)?;
+    disk.verify(4000, 1, 4)?;
+    drop(disk);
+    served.down()?;
+    drop(device);
+    disks.down()
 }
 
 /// A second daemon must not touch the spare while the first lives, and takes over when that dies. A lock is of an inode,
