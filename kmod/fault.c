@@ -68,6 +68,7 @@ void dmr_fault_end(struct dmr_fault *f, const char *how)
 	list_del_rcu(&f->node);
 	f->cookie = get_state_synchronize_rcu();
 	list_add_tail(&f->spare, &f->inst->free_faults);
+	f->inst->open_faults--;
 	atomic_dec(&dmr_live_faults);
 	dmr_publish(f->inst);
 	dmr_unpark(f->inst);
@@ -140,6 +141,7 @@ struct dmr_fault *dmr_fault_new(struct dmr_instance *inst, u64 start, u64 len)
 	f->cookie = get_state_synchronize_rcu();
 	queue_rcu_work(inst->wq, &inst->listing);
 	dmr_count(inst, faults);
+	inst->open_faults++;
 	atomic_inc(&dmr_live_faults);
 	trace_dm_remap_fault(f, "open");
 	return f;

@@ -23,6 +23,7 @@ static blk_status_t hold_locked(struct dmr_bio *pb, enum dmr_reason reason)
 {
 	struct dmr_instance *inst = pb->t->inst;
 	blk_status_t over = dmr_hold_over(pb);
+	bool taken = reason == DMR_REDO;
 	unsigned int ms = inst->opt.value[dmr_is_ready(inst) ? DMR_HOLD_MS : DMR_READY_MS];
 
 	if (over)
@@ -32,16 +33,17 @@ static blk_status_t hold_locked(struct dmr_bio *pb, enum dmr_reason reason)
 		return pb->error;
 	}
 	if (!pb->held) {
-		/* One bio of any size always has room, and what returned was bounded by its disk. */
-		if (reason != DMR_REDO && inst->held_bios && (inst->held_bios >= inst->opt.value[DMR_MAX_BIOS] ||
-		     inst->held_sectors + held_len(pb) > 2ULL * inst->opt.value[DMR_MAX_KIB])) {
+		/* What its disk has taken was bounded by that. One bio of any size always has room. */
+		if (!taken && inst->held_bios[0] && (inst->held_bios[0] >= inst->opt.value[DMR_MAX_BIOS] ||
+		     inst->held_sectors[0] + held_len(pb) > 2ULL * inst->opt.value[DMR_MAX_KIB])) {
 			dmr_count(inst, refused);
 			return pb->error;
 		}
 		pb->held = true;
+		pb->taken = taken;
 		pb->deadline = jiffies + msecs_to_jiffies(ms);
-		inst->held_bios++;
-		inst->held_sectors += held_len(pb);
+		inst->held_bios[taken]++;
+		inst->held_sectors[taken] += held_len(pb);
 	}
 	pb->reason = reason;
 	list_add_tail(&pb->node, &inst->incoming);
@@ -85,8 +87,8 @@ int dmr_end(struct dmr_bio *pb, blk_status_t status)
 
 	if (pb->held) {
 		spin_lock_irqsave(&inst->lock, flags);
-		inst->held_bios--;
-		inst->held_sectors -= held_len(pb);
+		inst->held_bios[pb->taken]--;
+		inst->held_sectors[pb->taken] -= held_len(pb);
 		spin_unlock_irqrestore(&inst->lock, flags);
 	}
 	pb->ended = true;
@@ -219,6 +221,6 @@ void dmr_deadline_work(struct work_struct *work)
 	struct dmr_instance *inst = container_of(work, struct dmr_instance, deadlines.work);
 
 	dmr_end_holds(inst);
-	if (READ_ONCE(inst->held_bios))
+	if (READ_ONCE(inst->held_bios[0]) || READ_ONCE(inst->held_bios[1]))
 		queue_delayed_work(inst->wq, &inst->deadlines, HZ / 4);
 }

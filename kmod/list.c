@@ -42,18 +42,16 @@ static int put_instance(struct sk_buff *skb, struct netlink_callback *cb, struct
 	struct dm_remap_counters c = {
 		.data_flush_fails = READ_ONCE(inst->flush_fails[DMR_DATA]),
 		.spare_flush_fails = READ_ONCE(inst->flush_fails[DMR_SPARE]),
-		.held_bios = READ_ONCE(inst->held_bios),
-		.held_sectors = READ_ONCE(inst->held_sectors),
+		.held_bios = READ_ONCE(inst->held_bios[0]) + READ_ONCE(inst->held_bios[1]),
+		.held_sectors = READ_ONCE(inst->held_sectors[0]) + READ_ONCE(inst->held_sectors[1]),
 		.extents = inst->extents,
-		.open_faults = list_count_nodes(&inst->faults),
+		.open_faults = inst->open_faults,
 	};
 	int i, bad;
 
-	if (!hdr)
-		return -EMSGSIZE;
 	for (i = 0; i < DMR_COUNTS; i++)
 		((u64 *)&c)[i] += atomic64_read(&inst->counts[i]);
-	bad = nla_put_u32(skb, DM_REMAP_A_INSTANCE, inst->id) ||
+	bad = !hdr || nla_put_u32(skb, DM_REMAP_A_INSTANCE, inst->id) ||
 	      put_u64(skb, DM_REMAP_A_DM_DEV, dev_wire(inst->dm_dev)) ||
 	      put_u64(skb, DM_REMAP_A_DATA_DEV, dev_wire(inst->data_dev)) ||
 	      put_u64(skb, DM_REMAP_A_SPARE_DEV, dev_wire(inst->spare_dev)) ||
@@ -76,16 +74,13 @@ static int put_fault(struct sk_buff *skb, struct netlink_callback *cb,
 		     struct dmr_instance *inst, const struct dmr_fault *f)
 {
 	void *hdr = start_message(skb, cb, DM_REMAP_CMD_FAULT_GET);
-	int bad;
+	int bad = !hdr || nla_put_u32(skb, DM_REMAP_A_INSTANCE, inst->id) ||
+		  put_u64(skb, DM_REMAP_A_FAULT_ID, f->id) ||
+		  put_u64(skb, DM_REMAP_A_START, f->start) || put_u64(skb, DM_REMAP_A_LEN, f->len) ||
+		  nla_put_u8(skb, DM_REMAP_A_FAULT_STATE, f->state) ||
+		  nla_put_u32(skb, DM_REMAP_A_FAULT_FLAGS, f->flags) ||
+		  nla_put_u8(skb, DM_REMAP_A_STATUS, f->status);
 
-	if (!hdr)
-		return -EMSGSIZE;
-	bad = nla_put_u32(skb, DM_REMAP_A_INSTANCE, inst->id) ||
-	      put_u64(skb, DM_REMAP_A_FAULT_ID, f->id) ||
-	      put_u64(skb, DM_REMAP_A_START, f->start) || put_u64(skb, DM_REMAP_A_LEN, f->len) ||
-	      nla_put_u8(skb, DM_REMAP_A_FAULT_STATE, f->state) ||
-	      nla_put_u32(skb, DM_REMAP_A_FAULT_FLAGS, f->flags) ||
-	      nla_put_u8(skb, DM_REMAP_A_STATUS, f->status);
 	if (!bad && f->pb)
 		bad = nla_put_u32(skb, DM_REMAP_A_DEADLINE_MS,
 				  jiffies_to_msecs(max_t(long, f->pb->deadline - jiffies, 0)));
@@ -159,9 +154,7 @@ static int put_extent(struct sk_buff *skb, struct netlink_callback *cb, struct d
 {
 	void *hdr = start_message(skb, cb, DM_REMAP_CMD_EXTENT_GET);
 
-	if (!hdr)
-		return -EMSGSIZE;
-	return end_message(skb, hdr, nla_put_u32(skb, DM_REMAP_A_INSTANCE, inst->id) ||
+	return end_message(skb, hdr, !hdr || nla_put_u32(skb, DM_REMAP_A_INSTANCE, inst->id) ||
 				     nla_put(skb, DM_REMAP_A_EXTENTS, sizeof(*e), e));
 }
 

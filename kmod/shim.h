@@ -57,7 +57,7 @@ struct dmr_bio {
 	struct dmr_place place;
 	u64 fails[2];			/* flushes of each disk that had failed when it was sent */
 	u8 owes;			/* disks to flush, before it ends: see dmr_fua_owed() */
-	bool ended, held;		/* by us: end_io lets it through; counted as held */
+	bool ended, held, taken;	/* by us: end_io lets it through; by a disk, before it was held */
 	u8 reason;
 	unsigned long needs;		/* bits: enum dmr_reason, of its clones */
 	blk_status_t error;		/* how it ends if nobody can help */
@@ -130,7 +130,7 @@ struct dmr_instance {
 	bool storing;			/* but not in an interrupt while this is set */
 
 	struct mutex mutex;
-	unsigned long extents;
+	unsigned long extents, open_faults;
 	unsigned int noio;		/* of the request under way */
 	u32 owner;			/* port id; 0: none */
 	u64 commit;
@@ -148,7 +148,7 @@ struct dmr_instance {
 	struct dmr_options opt;
 	u8 flush_owed;			/* bits: disks, if no caller was told of a failed flush */
 	u64 flush_fails[2];
-	u64 held_bios, held_sectors;
+	u64 held_bios[2], held_sectors[2];	/* the second: of those that were taken */
 
 	struct bio_set clones;
 	struct workqueue_struct *wq;

@@ -244,10 +244,10 @@ static void dmr_status(struct dm_target *ti, status_type_t type, unsigned int fl
 	mutex_lock(&inst->mutex);
 	switch (type) {
 	case STATUSTYPE_INFO:
-		DMEMIT("%s %s %lu %zu %llu %llu %llu", dmr_is_ready(inst) ? "ready" : "not-ready",
-		       inst->owner ? "owned" : "no-owner", inst->extents,
-		       list_count_nodes(&inst->faults), inst->held_bios, inst->held_sectors,
-		       inst->commit);
+		DMEMIT("%s %s %lu %lu %llu %llu %llu", dmr_is_ready(inst) ? "ready" : "not-ready",
+		       inst->owner ? "owned" : "no-owner", inst->extents, inst->open_faults,
+		       inst->held_bios[0] + inst->held_bios[1],
+		       inst->held_sectors[0] + inst->held_sectors[1], inst->commit);
 		break;
 	case STATUSTYPE_TABLE:
 		DMEMIT("%s %s %d", t->dev[DMR_DATA]->name, t->dev[DMR_SPARE]->name,

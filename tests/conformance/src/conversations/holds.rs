@@ -19,6 +19,8 @@ pub(super) const ALL: &[Conversation] = &[
         .with(|| Config { queue_unowned: true, ..Config::default() }),
     Conversation::new("no-more-is-held-than-may-be", bound)
         .with(|| Config { max_held: 2, ..Config::default() }),
+    Conversation::new("what-the-disk-has-taken-leaves-the-room-and-has-a-deadline", uncounted)
+        .with(|| Config { max_held: 1, hold_ms: 2500, ..Config::default() }),
     Conversation::new("a-noflush-suspend-pushes-back", noflush),
     Conversation::new("a-flushing-suspend-waits-for-verdicts", flushing),
 ];
@@ -126,6 +128,31 @@ fn bound(t: &mut Talk) -> Result<()> {
     }
     t.ends(one, Status::Ok)?;
     t.ends(two, Status::Ok).map(drop)
+}
+
+/// A write that has returned goes again, and waits: as many as the disk takes would use up the bound, and every new
+/// fault be an error.
+fn uncounted(t: &mut Talk) -> Result<()> {
+    t.serve(&[])?;
+    t.step(Step::Stall { disk: Disk::Data, stalls: true })?;
+    let taken = t.write(8, 1)?;
+    t.fence(8, 1)?;
+    t.step(Step::Stall { disk: Disk::Data, stalls: false })?;
+    t.is_held(taken)?;
+    bad(t, Disk::Data, 100, 1, true)?;
+    let faulty = t.write(100, 1)?;
+    t.is_held(faulty)?;
+    let c = t.state()?.instance.counters;
+    ensure!((c.refused, c.redone, c.held_bios, c.held_sectors) == (0, 1, 2, 2), "{c:?}");
+    let id = t.faults()?[1].id;
+    t.ok(place(id, &[piece(0, 1, Kind::Mapped, 64)]))?;
+    t.is_over(id)?;
+    t.ok(install(1, &[id]))?;
+    t.ends(faulty, Status::Ok)?;
+    t.ends(taken, Status::Io)?;
+    let c = t.state()?.instance.counters;
+    ensure!((c.expired, c.held_bios, c.held_sectors) == (1, 0, 0), "{c:?}");
+    Ok(())
 }
 
 fn noflush(t: &mut Talk) -> Result<()> {

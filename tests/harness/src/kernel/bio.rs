@@ -84,6 +84,8 @@ pub struct Bio {
     pub dest: Which,
     pub dest_sector: u64,
     pub held: bool,
+    /// By a disk, before it was held.
+    pub taken: bool,
     pub deadline: u64,
     pub reason: Reason,
     pub next: Reason,

@@ -68,10 +68,11 @@ impl Sys {
             return Some((self.last_word(b), Why::Unowned));
         }
         let held = self.k.bios[b].held;
+        let taken = reason == Reason::Redo;
         let sectors = self.k.bios[b].len;
-        let full =
-            self.k.held_bios >= self.k.max_held || self.k.held_sectors + sectors > MAX_SECTORS;
-        if !held && reason != Reason::Redo && self.k.held_bios > 0 && full {
+        let (bios, held_sectors) = (self.k.held_bios[0], self.k.held_sectors[0]);
+        let full = bios >= self.k.max_held || held_sectors + sectors > MAX_SECTORS;
+        if !held && !taken && bios > 0 && full {
             self.k.counts.refused += 1;
             return Some((self.last_word(b), Why::Bound));
         }
@@ -79,9 +80,10 @@ impl Sys {
         let bio = &mut self.k.bios[b];
         if !held {
             bio.held = true;
+            bio.taken = taken;
             bio.deadline = self.now + us;
-            self.k.held_bios += 1;
-            self.k.held_sectors += sectors;
+            self.k.held_bios[usize::from(taken)] += 1;
+            self.k.held_sectors[usize::from(taken)] += sectors;
         }
         bio.reason = reason;
         self.k.incoming.push(b);

@@ -163,8 +163,9 @@ pub struct Kernel {
     flush_owed: [bool; 2],
     pub flush_fails: [u64; 2],
     pub flush_bad: [bool; 2],
-    pub held_bios: u64,
-    held_sectors: u64,
+    /// The second: of those that a disk had taken before.
+    pub held_bios: [u64; 2],
+    held_sectors: [u64; 2],
     max_held: u64,
     hold_us: u64,
     ready_us: u64,
@@ -223,8 +224,8 @@ impl Kernel {
             flush_owed: [false; 2],
             flush_fails: [0; 2],
             flush_bad: [false; 2],
-            held_bios: 0,
-            held_sectors: 0,
+            held_bios: [0, 0],
+            held_sectors: [0, 0],
             max_held: config.max_held,
             hold_us: config.hold_ms * 1000,
             ready_us: config.ready_ms * 1000,
@@ -324,7 +325,7 @@ impl Sys {
             Ev::Deadlines => {
                 self.k.deadlines_due = false;
                 self.end_holds();
-                if self.k.held_bios > 0 {
+                if self.k.held_bios != [0, 0] {
                     self.queue_deadlines();
                 }
             }

@@ -75,6 +75,7 @@ impl Sys {
                     dest,
                     dest_sector: 0,
                     held: false,
+                    taken: false,
                     deadline: 0,
                     reason: Reason::None,
                     next: Reason::None,
@@ -244,8 +245,8 @@ impl Sys {
     pub(super) fn end(&mut self, b: usize, status: Sts, why: Why) {
         let Some(bio) = self.k.bios.take(b) else { return };
         if bio.held {
-            self.k.held_bios -= 1;
-            self.k.held_sectors -= bio.len;
+            self.k.held_bios[usize::from(bio.taken)] -= 1;
+            self.k.held_sectors[usize::from(bio.taken)] -= bio.len;
         }
         if status == Sts::Requeue {
             // A flush comes again as a whole, though it is one for each disk.
