@@ -131,7 +131,7 @@ int dmr_start_op(struct sk_buff *skb, struct genl_info *info)
 	/* Each may add two, as it may split an extent. INSTALL, which must not fail, does not ask. */
 	if (place && inst->extents + 2 * nr > DM_REMAP_MAX_EXTENTS)
 		return dmr_refuse(info->extack, -ENOSPC, "too many extents");
-	new = nla_memdup(pieces, GFP_KERNEL);
+	new = nla_memdup(pieces, DMR_GFP);
 	if (!new)
 		return -ENOMEM;
 	/* The slots that the fault has are free for this. */

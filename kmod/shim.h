@@ -202,6 +202,9 @@ static inline bool dmr_is_ready(const struct dmr_instance *inst)
 	return !test_bit(DMR_SLOW_UNREADY, &inst->slow);
 }
 
+/* Under inst->mutex, which deadlines need: no memory is an error at once, and the daemon asks again. */
+#define DMR_GFP (GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN)
+
 #define dmr_u64(info, name) nla_get_u64((info)->attrs[DM_REMAP_A_##name])
 #define dmr_refuse(extack, err, text) ({ NL_SET_ERR_MSG(extack, text); err; })
 

@@ -49,7 +49,7 @@ static int store(struct dmr_instance *inst, u64 start, u64 last, void *value)
 	int r;
 
 	WRITE_ONCE(inst->storing, dmr_is_ready(inst));	/* before that nobody looks up */
-	r = mtree_store_range(&inst->table, start, last, value, inst->storing ? GFP_ATOMIC : GFP_KERNEL);
+	r = mtree_store_range(&inst->table, start, last, value, inst->storing ? GFP_ATOMIC : DMR_GFP);
 	WRITE_ONCE(inst->storing, false);
 	return r;
 }

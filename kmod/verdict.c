@@ -26,7 +26,7 @@ static int claim(struct sk_buff *skb, struct genl_info *info)
 			   inst->slot_unit != unit))
 		return dmr_refuse(extack, -EINVAL, "slot area differs from the one this instance has");
 	if (!dmr_is_ready(inst)) {
-		used = kvcalloc(2 * BITS_TO_LONGS(sectors), sizeof(long), GFP_KERNEL);
+		used = kvcalloc(2 * BITS_TO_LONGS(sectors), sizeof(long), DMR_GFP);
 		if (!used)
 			return -ENOMEM;
 		kvfree(inst->used);
@@ -256,7 +256,7 @@ static int fence(struct sk_buff *skb, struct genl_info *info)
 		return dmr_refuse(extack, -EBUSY, "instance is not ready");
 	if (dmr_fault_overlaps(inst, start, len))
 		return dmr_refuse(extack, -EBUSY, "range overlaps a fault");
-	reply = genlmsg_new(nla_total_size_64bit(8), GFP_KERNEL);
+	reply = genlmsg_new(nla_total_size_64bit(8), DMR_GFP);
 	if (!reply)
 		return -ENOMEM;
 	f = dmr_fault_new(inst, start, len);

@@ -12,6 +12,8 @@ bool host_no_memory(gfp_t gfp)
 		host_might_sleep();
 	if (host_request && !host_noio)
 		host_bug("a request allocates where that may do I/O");
+	if (host_request && gfp != GFP_ATOMIC && !(gfp & __GFP_NORETRY))
+		host_bug("a request waits for memory with the mutex that deadlines need");
 	return host_request && host_memory_fails && !--host_memory_fails;
 }
 

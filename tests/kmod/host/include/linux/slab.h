@@ -8,6 +8,8 @@
 #define GFP_ATOMIC 1U
 #define GFP_NOIO 2U
 #define GFP_KERNEL 3U
+#define __GFP_NORETRY 4U
+#define __GFP_NOWARN 8U
 
 /* Whether an allocation, of the kind that may fail, does. */
 bool host_no_memory(gfp_t gfp);
