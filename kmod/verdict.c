@@ -83,7 +83,7 @@ static void take_back(struct dmr_instance *inst, const struct dm_remap_extent *e
 static int load(struct sk_buff *skb, struct genl_info *info)
 {
 	const struct dm_remap_extent *e = nla_data(info->attrs[DM_REMAP_A_EXTENTS]);
-	unsigned int i, nr = nla_len(info->attrs[DM_REMAP_A_EXTENTS]) / sizeof(*e);
+	unsigned int i, j, nr = nla_len(info->attrs[DM_REMAP_A_EXTENTS]) / sizeof(*e);
 	struct dmr_instance *inst = info->user_ptr[0];
 	u64 loaded = inst->loaded;
 	int r = 0;
@@ -94,19 +94,18 @@ static int load(struct sk_buff *skb, struct genl_info *info)
 		return dmr_refuse(info->extack, -ENOSPC, "too many extents");
 	for (i = 0; i < nr; i++) {
 		r = admit(inst, &e[i], info->extack);
-		if (!r)
-			continue;
+		if (r)
+			break;
+	}
+	for (j = 0; !r && j < nr; j++)
+		if (e[j].kind != DM_REMAP_RETIRED)
+			r = dmr_table_set(inst, &e[j]);
+	if (r) {
+		/* Of what was set already nothing is looked up: the same LOAD sets it again. */
 		while (i--)
 			take_back(inst, &e[i]);
 		inst->loaded = loaded;
-		return r;
 	}
-	for (i = 0; !r && i < nr; i++)
-		if (e[i].kind != DM_REMAP_RETIRED)
-			r = dmr_table_set(inst, &e[i]);
-	/* Half of it is there: a load begins anew with CLAIM. */
-	if (r)
-		dmr_owner_gone(inst);
 	return r;
 }
 

@@ -24,9 +24,8 @@ pub struct Pair {
     pub store: Store<Shared<BlockDevice, Flushes>>,
     /// Of all that was recovered.
     pub proof: Durable,
-    /// For the reader: descriptors of its own.
-    pub data: BlockDevice,
-    pub spare: BlockDevice,
+    /// For each of the readers: descriptors of its own, of data disk and spare.
+    pub readers: [(BlockDevice, BlockDevice); 2],
     pub target: Target,
     pub area: Area,
     pub label: Uuid,
@@ -42,7 +41,10 @@ impl Pair {
                 spare.display()
             )
         })?;
-        let (data, reader) = (open_disk(data, Access::Read)?, open_disk(spare, Access::Read)?);
+        let reader =
+            || anyhow::Ok((open_disk(data, Access::Read)?, open_disk(spare, Access::Read)?));
+        let readers = [reader()?, reader()?];
+        let data = &readers[0].0;
         let (Some(data_at), Some(spare_at)) = (data.number(), writer.number()) else {
             bail!("an image file cannot be served; attach it with losetup");
         };
@@ -50,8 +52,8 @@ impl Pair {
         let mut flushes = Flushes::new(link, runtime, spare_at);
         let user = flushes.user().context("the kernel cannot be asked")?;
         let expect = Expect {
-            data: Some(identity(&data)),
-            block: Some(block(&data, &writer)),
+            data: Some(identity(data)),
+            block: Some(block(data, &writer)),
             machine: machine_id(),
             in_use: user.map(|instance| instance.commit),
             ..Expect::spare(identity(&writer))
@@ -64,7 +66,7 @@ impl Pair {
         let Superblock { label, mapped: sectors, block, .. } = *store.superblock();
         let target = Target { disks: Disks { data: data_at, spare: spare_at }, sectors, block };
         let (proof, label) = (proof.into(), label.uuid);
-        Ok(Pair { store, proof, data, spare: reader, target, area, label })
+        Ok(Pair { store, proof, readers, target, area, label })
     }
 }
 

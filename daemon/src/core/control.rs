@@ -2,9 +2,9 @@
 //! [`breaker`](super::breaker) for what follows from it.
 
 use super::breaker::Control;
-use super::event::{Area, At, Span, Status};
+use super::event::{At, Span, Status};
 use crate::table::Table;
-use crate::units::{Sector, Sectors, Slot};
+use crate::units::{Sector, Sectors};
 
 /// The nearest of the near places: as far off as the longest run of bad sectors that we expect.
 const NEAR: u64 = 64;
@@ -81,18 +81,13 @@ impl DataPlaces<'_> {
     }
 }
 
-/// Places in the slot area. Slots have no neighbourhood: damage there only costs slots.
-pub fn spare_places(area: Area, seed: &mut u64) -> Places {
-    let units = (area.len.0 / area.unit.0).max(1);
-    let mut place = || {
-        let slot = Slot(area.start.0 + next(seed) % units * area.unit.0);
-        Span { at: At::Spare(slot), len: area.unit }
-    };
-    Places { spans: vec![place(), place(), place(), place()], ..Places::default() }
+/// Places on the spare. Slots have no neighbourhood: damage there only costs slots.
+pub fn spare_places(spans: Vec<Span>) -> Places {
+    Places { spans, ..Places::default() }
 }
 
 /// SplitMix64: spreads the places and repeats itself in every replay.
-fn next(seed: &mut u64) -> u64 {
+pub(super) fn next(seed: &mut u64) -> u64 {
     *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut z = *seed;
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -10,7 +10,7 @@ use super::breaker::Breaker;
 use super::commit::Commit;
 use super::durable::Durable;
 use super::event::{
-    Action, Alarm, Area, Event, FaultId, Instance, Listed, Load, Piece, Refusal, State,
+    Action, Alarm, Area, Event, FaultId, Instance, Listed, Load, Piece, ReadId, Refusal, State,
 };
 use super::fault::{Fault, Step, Verdict, in_table};
 use super::policy::Policy;
@@ -66,6 +66,12 @@ pub struct Device {
     pub(super) counters: Counters,
     pub(super) notes: Notes,
     pub(super) loading: std::vec::IntoIter<Load>,
+    /// Of that, what was sent last, and when it is to be sent again.
+    pub(super) chunk: Vec<Load>,
+    pub(super) load_at: Option<Duration>,
+    /// The read that shows whether the spare answers, and the time of the next.
+    pub(super) probing: Option<ReadId>,
+    pub(super) probe_at: Option<Duration>,
     /// Listings sent so far.
     pub(super) lists: u64,
     listing: bool,
@@ -106,6 +112,10 @@ impl Device {
             counters: Counters::default(),
             notes: Notes::default(),
             loading: Vec::new().into_iter(),
+            chunk: Vec::new(),
+            load_at: None,
+            probing: None,
+            probe_at: None,
             lists: 0,
             listing: false,
             list_wanted: false,
@@ -140,6 +150,7 @@ impl Device {
             Event::FaultsListed(result) => self.listed(result),
             Event::VerdictDone { fault, result } => self.verdict_done(fault, result),
             Event::InstallDone(result) => self.install_done(result),
+            Event::ReadDone { id, results } if self.probing == Some(id) => self.probed(&results),
             Event::ReadDone { id, results } => self.read_done(id, &results),
             Event::FlushDone { ok } => self.flush_done(ok),
             Event::FlushFailed => self.flush_failed(),
@@ -158,9 +169,19 @@ impl Device {
         due(&mut self.install_at);
         due(&mut self.claim_at);
         due(&mut self.log_full);
+        due(&mut self.probe_at);
+        if due(&mut self.load_at) && self.phase == Phase::Loading {
+            self.load_again();
+        }
         self.list_wanted |= due(&mut self.list_at);
         match self.phase {
-            // A table that a commit may yet change is not one to start from.
+            Phase::Unclaimed
+                if self.restate_at.is_some()
+                    && self.probing.is_none()
+                    && self.probe_at.is_none() =>
+            {
+                self.probe_spare();
+            }
             Phase::Unclaimed if self.commit.is_none() && self.claim_at.is_none() => {
                 self.phase = Phase::Claiming;
                 let commit = self.proof.sequence();
@@ -183,7 +204,15 @@ impl Device {
             }
             _ => {}
         }
-        let times = [self.restate_at, self.install_at, self.claim_at, self.list_at, self.log_full];
+        let times = [
+            self.restate_at,
+            self.install_at,
+            self.claim_at,
+            self.list_at,
+            self.log_full,
+            self.probe_at,
+            self.load_at,
+        ];
         let next = times.into_iter().flatten().min();
         if next.is_some() && next != self.timer {
             self.out.extend(next.map(Action::SetTimer));
@@ -244,7 +273,8 @@ impl Device {
             return;
         }
         let id = listed.id;
-        let ours = fault.step == Step::Placing && listed.flags.held;
+        let ours =
+            matches!(fault.step, Step::Placing | Step::ControllingSpare) && listed.flags.held;
         self.retired_wanted |= listed.state == State::Open && listed.slot_failed() && !ours;
         match (fault.step, listed.state) {
             (Step::Committing | Step::Durable, _) => {}

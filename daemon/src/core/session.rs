@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::device::{Device, Phase};
-use super::event::{Action, Alarm, Instance, Load, Refusal};
+use super::event::{Action, Alarm, Instance, Load, ReadId, Refusal, Status};
 use super::snapshot::Happening;
 use crate::table::{Change, Table};
 use crate::units::{Sectors, Slot};
@@ -11,6 +11,8 @@ use crate::units::{Sectors, Slot};
 /// `DM_REMAP_MAX_LOAD`.
 const MAX_LOAD: usize = 2048;
 const CLAIM_AGAIN: Duration = Duration::from_secs(1);
+const LOAD_AGAIN: Duration = Duration::from_millis(100);
+const PROBE_AGAIN: Duration = Duration::from_secs(5);
 
 impl Device {
     pub(super) fn appeared(&mut self, instance: Instance) {
@@ -20,7 +22,6 @@ impl Device {
         self.instance = Some(instance);
         if self.phase == Phase::Absent {
             self.phase = Phase::Unclaimed;
-            self.restate_soon();
         }
     }
 
@@ -38,7 +39,6 @@ impl Device {
         }
         self.notes.add(self.now, Happening::ClaimLost);
         self.phase = Phase::Unclaimed;
-        self.restate_soon();
         self.forget_if(|_, fault| !fault.is_committed());
     }
 
@@ -96,8 +96,35 @@ impl Device {
     }
 
     fn load_more(&mut self) {
-        let chunk: Vec<Load> = self.loading.by_ref().take(MAX_LOAD).collect();
-        self.out.push(if chunk.is_empty() { Action::Ready } else { Action::Load(chunk) });
+        self.chunk = self.loading.by_ref().take(MAX_LOAD).collect();
+        self.load_at = None;
+        if self.chunk.is_empty() {
+            self.out.push(Action::Ready);
+        } else {
+            self.load_again();
+        }
+    }
+
+    pub(super) fn load_again(&mut self) {
+        self.out.push(Action::Load(self.chunk.clone()));
+    }
+
+    /// A table that a commit may yet change is not one to start from, so the spare is asked whether it is back.
+    pub(super) fn probe_spare(&mut self) {
+        let places = self.spare.places(&mut self.seed);
+        self.reads += 1;
+        self.probing = Some(ReadId(self.reads));
+        let read =
+            Action::Read { id: ReadId(self.reads), spans: places.spans, retries: 0, until: None };
+        self.out.push(read);
+    }
+
+    pub(super) fn probed(&mut self, results: &[Status]) {
+        self.probing = None;
+        self.probe_at = Some(self.now + PROBE_AGAIN);
+        if results.contains(&Status::Ok) {
+            self.restate_soon();
+        }
     }
 
     pub(super) fn loaded(&mut self, result: Result<(), Refusal>) {
@@ -113,6 +140,7 @@ impl Device {
                 self.phase = Phase::Refused;
                 self.alarm(Alarm::Refused, "the kernel refuses an extent of the table".into());
             }
+            Err(Refusal::NoMemory) => self.load_at = Some(self.now + LOAD_AGAIN),
             Err(_) => self.claim_again(),
         }
     }

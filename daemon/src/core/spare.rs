@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::event::Area;
+use super::control::{Places, next, spare_places};
+use super::event::{Area, At, Span};
 use crate::table::Table;
 use crate::units::{Sectors, Slot};
 
@@ -101,6 +102,39 @@ impl Spare {
             .or_else(|| all().reduce(|best, run| if run.1 > best.1 { run } else { best }))
     }
 
+    pub fn is_full(&self) -> bool {
+        self.room == Sectors(0)
+    }
+
+    /// Four to read, to see whether it answers: free ones, as those in use may be known damage; any if none is free.
+    pub fn places(&self, seed: &mut u64) -> Places {
+        let unit = self.area.unit;
+        let units = self.room.0 / unit.0;
+        let place = |_| {
+            let slot = match next(seed).checked_rem(units) {
+                Some(n) => self.free_unit(n),
+                None => {
+                    self.area.start
+                        + Sectors(next(seed) % (self.area.len.0 / unit.0).max(1) * unit.0)
+                }
+            };
+            Span { at: At::Spare(slot), len: unit }
+        };
+        spare_places((0..4).map(place).collect())
+    }
+
+    /// The free unit of that number, from 0.
+    fn free_unit(&self, n: u64) -> Slot {
+        let mut skip = Sectors(n * self.area.unit.0);
+        for (&slot, &len) in &self.free {
+            if skip < len {
+                return slot + skip;
+            }
+            skip = skip - len;
+        }
+        self.area.start
+    }
+
     pub fn usage(&self) -> Usage {
         Usage { used: self.area.len - self.room, total: self.area.len }
     }
@@ -109,6 +143,8 @@ impl Spare {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
+
     use crate::table::{Change, Extent, Kind};
     use crate::units::Sector;
 
@@ -144,5 +180,27 @@ mod tests {
         let slots = spare.allocate(&[Sectors(20)]).unwrap();
         assert_eq!(slots, [[(Slot(88), Sectors(16)), (Slot(120), Sectors(4))]]);
         assert_eq!(spare.allocate(&[Sectors(1)]), None);
+    }
+
+    #[test]
+    fn it_is_read_where_it_is_free_and_anywhere_if_it_is_full() {
+        let mut table = Table::default();
+        table.apply(&mapped(0, 24, 64));
+        table.apply(&mapped(100, 16, 104));
+        let mut spare = Spare::new(AREA, &table);
+        let read = |spare: &Spare, seed: u64| {
+            let at = |span: Span| match span.at {
+                At::Spare(slot) => (slot.0, span.len.0),
+                At::Data(_) => panic!("on the data disk"),
+            };
+            (0..20)
+                .flat_map(|n| spare.places(&mut (seed + n)).spans)
+                .map(at)
+                .collect::<BTreeSet<_>>()
+        };
+        assert_eq!(read(&spare, 1), [(88, 8), (96, 8), (120, 8)].into());
+        spare.burn(AREA.start, AREA.len);
+        assert!(spare.is_full());
+        assert_eq!(read(&spare, 1).len(), 8);
     }
 }

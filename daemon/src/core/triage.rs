@@ -1,10 +1,10 @@
 //! What is wrong with a fault: search, control, and the verdicts that change nothing.
 
 use super::breaker::{Admitted, Change, Control};
-use super::control::{DataPlaces, spare_places};
+use super::control::DataPlaces;
 use super::device::Device;
 use super::event::{Action, Alarm, At, FaultId, Listed, Piece, ReadId, Span, Status};
-use super::fault::{Step, Verdict, segments};
+use super::fault::{Fault, Step, Verdict, segments};
 use super::search::{Part, Progress, Search};
 use super::snapshot::Happening;
 use crate::table::Kind;
@@ -130,62 +130,55 @@ impl Device {
         if fault.search.damage() {
             return self.control(id);
         }
-        let write = fault.flags.write;
+        // The rest, which is poisoned or known to be bad, is known damage.
+        let (write, rest) = (fault.flags.write, !fault.search.bad().is_empty());
         let change = self.breaker.passed(self.now, id, true);
         self.breaker_news(change);
-        if write {
-            self.place(id);
-        } else {
-            self.release(id);
+        match (write, rest) {
+            (true, true) => self.control_spare(id),
+            (true, false) => self.place(id),
+            (false, _) => self.release(id),
         }
     }
 
-    /// Reads elsewhere on each disk that has the damage, or is to have the slots for it.
+    /// Is its damage on the data disk, and in slots?
+    fn damaged(&self, fault: &Fault) -> [bool; 2] {
+        let bad = fault.search.bad().iter().flat_map(|&p| segments(&self.table, fault.start, p));
+        let in_slots: Vec<bool> =
+            bad.map(|(_, kind)| kind.and_then(Kind::slot).is_some()).collect();
+        [in_slots.contains(&false), in_slots.contains(&true)]
+    }
+
+    /// Reads elsewhere on each disk that has the damage; of a write the spare's turn comes by itself.
     fn control(&mut self, id: FaultId) {
         let Some(instance) = self.instance else { return };
         let suspects: Vec<(Sector, Sectors)> =
             self.faults.values().map(|f| (f.start, f.len)).collect();
-        let Some(fault) = self.faults.get_mut(&id) else { return };
-        fault.step = Step::Controlling;
-        let bad = fault.search.bad().iter().flat_map(|&p| segments(&self.table, fault.start, p));
-        let in_slots: Vec<bool> =
-            bad.map(|(_, kind)| kind.and_then(Kind::slot).is_some()).collect();
-        fault.places.clear();
-        if in_slots.contains(&false) {
+        let Some(fault) = self.faults.get(&id) else { return };
+        let [on_data, in_slots] = self.damaged(fault);
+        let (start, len, write) = (fault.start, fault.len, fault.flags.write);
+        let mut places = Vec::new();
+        if on_data {
             let (table, suspects) = (&self.table, &suspects[..]);
             let size = instance.sectors;
-            let places = DataPlaces { table, suspects, size, block: instance.block };
-            fault.places.push(places.pick(fault.start, fault.len, &mut self.seed));
+            let data = DataPlaces { table, suspects, size, block: instance.block };
+            places.push(data.pick(start, len, &mut self.seed));
         }
-        if fault.flags.write || in_slots.contains(&true) {
-            fault.places.push(spare_places(self.area, &mut self.seed));
+        if in_slots && !(write && on_data) {
+            places.push(self.spare.places(&mut self.seed));
         }
+        let Some(fault) = self.faults.get_mut(&id) else { return };
+        fault.step = Step::Controlling;
+        fault.places = places;
         let mut spans = fault.control_spans();
-        if !fault.flags.write {
+        if !write {
             // Once more, and last: a disk that was away and is back has no damage to poison (I8). Each
             // block by itself, as one that is bad would hide others.
             let blocks = fault.search.bad().iter().flat_map(|part| part.blocks(instance.block));
-            let bad = blocks.flat_map(|block| segments(&self.table, fault.start, block));
-            spans.extend(bad.map(|part| span(fault.start, part)));
+            let bad = blocks.flat_map(|block| segments(&self.table, start, block));
+            spans.extend(bad.map(|part| span(start, part)));
         }
         self.read(id, spans, 0);
-    }
-
-    /// The damage is known: what matters is whether there is a spare to place it on.
-    pub(super) fn control_spare(&mut self, id: FaultId) {
-        let Some(fault) = self.faults.get_mut(&id) else { return };
-        fault.step = Step::ControllingSpare;
-        fault.places = vec![spare_places(self.area, &mut self.seed)];
-        let spans = fault.control_spans();
-        self.read(id, spans, 0);
-    }
-
-    fn spare_controlled(&mut self, id: FaultId, results: &[Status]) {
-        let Some(fault) = self.faults.get(&id) else { return };
-        match fault.judge(results).0 {
-            Control::Silent => self.is_away(id),
-            Control::Proved | Control::Unproved => self.place(id),
-        }
     }
 
     fn controlled(&mut self, id: FaultId, results: &[Status]) {
@@ -199,12 +192,35 @@ impl Device {
             self.breaker_news(change);
             return self.release(id);
         }
+        let [on_data, _] = self.damaged(fault);
+        let write = fault.flags.write;
         let (go, change) = self.breaker.judge(self.now, id, control, &self.policy);
         self.breaker_news(change);
-        if go {
-            self.place(id);
-        } else {
-            self.fail(id, "error storm");
+        match go {
+            false => self.fail(id, "error storm"),
+            true if write && on_data => self.control_spare(id),
+            true => self.place(id),
+        }
+    }
+
+    /// The damage is certain. Is there a spare to place it on?
+    pub(super) fn control_spare(&mut self, id: FaultId) {
+        if self.spare.is_full() {
+            return self.place(id);
+        }
+        let places = self.spare.places(&mut self.seed);
+        let Some(fault) = self.faults.get_mut(&id) else { return };
+        fault.step = Step::ControllingSpare;
+        fault.places = vec![places];
+        let spans = fault.control_spans();
+        self.read(id, spans, 0);
+    }
+
+    fn spare_controlled(&mut self, id: FaultId, results: &[Status]) {
+        let Some(fault) = self.faults.get(&id) else { return };
+        match fault.judge(results).0 {
+            Control::Silent => self.is_away(id),
+            Control::Proved | Control::Unproved => self.place(id),
         }
     }
 

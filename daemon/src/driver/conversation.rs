@@ -10,12 +10,14 @@ use dmremap_protocol::{InstanceInfo, Message, Request};
 
 use super::{Ask, Clock, Kernel, Target, reader, translate, writer};
 use crate::config::resolve::Disks;
-use crate::core::{Action, Device, Event};
+use crate::core::{Action, At, Device, Event};
 use crate::link::{Bell, LinkError};
 
 /// The ways to the threads that wait for disks.
 pub struct Jobs {
     pub reader: mpsc::Sender<reader::Job>,
+    /// For what is on the spare alone: it must not wait for a data disk that takes seconds to say no.
+    pub spare_reader: mpsc::Sender<reader::Job>,
     pub writer: mpsc::Sender<writer::Job>,
 }
 
@@ -189,8 +191,12 @@ impl<K: Kernel, C: Clock> Conversation<K, C> {
         // A thread that is gone is noticed by the end of its events.
         match action {
             Action::Read { id, spans, retries, until } => {
+                let on_spare = spans.iter().all(|span| matches!(span.at, At::Spare(_)));
                 let job = reader::Job { id, spans, retries, until };
-                drop(self.jobs.as_ref().map(|jobs| jobs.reader.send(job)));
+                let jobs = self.jobs.as_ref();
+                drop(jobs.map(|jobs| {
+                    if on_spare { jobs.spare_reader.send(job) } else { jobs.reader.send(job) }
+                }));
             }
             Action::FlushSpare => self.write(writer::Job::Flush),
             Action::Commit(changes) => self.write(writer::Job::Commit(changes)),

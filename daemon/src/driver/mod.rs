@@ -1,7 +1,7 @@
 //! One device, driven: the core's actions are carried out, and what comes of them is told to it.
 //!
 //! The loop never waits for a disk. It sends requests to the kernel, which answers at once, and hands
-//! everything else to two threads: `reader` for reads, `writer` for flushes and commits.
+//! everything else to threads: two of `reader` for reads, one of `writer` for flushes and commits.
 
 mod conversation;
 pub mod flushes;

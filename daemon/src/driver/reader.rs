@@ -1,8 +1,9 @@
-//! The thread that reads for the core: a disk that takes seconds to say no delays nothing else.
+//! What reads for the core: a disk that takes seconds to say no delays nothing but what is read after it by the
+//! same thread. There are two, see [`super::Jobs`].
 
 use std::io;
 use std::sync::mpsc;
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
@@ -65,14 +66,16 @@ pub fn start(
     mut reader: Reader<BlockDevice, Instant>,
     jobs: mpsc::Receiver<Job>,
     events: UnboundedSender<Event>,
-) -> io::Result<JoinHandle<()>> {
-    thread::Builder::new().name("reader".into()).stack_size(STACK).spawn(move || {
+) -> io::Result<()> {
+    let thread = thread::Builder::new().name("reader".into()).stack_size(STACK);
+    thread.spawn(move || {
         for job in jobs {
             if events.send(reader.work(job)).is_err() {
                 return;
             }
         }
-    })
+    })?;
+    Ok(())
 }
 
 #[cfg(test)]

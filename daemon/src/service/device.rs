@@ -63,19 +63,22 @@ impl Device {
         let open =
             move || anyhow::Ok((Pair::open(&disks.data, &disks.spare, second, runtime)?, taken));
         let (pair, taken) = spawn_blocking(open).await??;
-        let Pair { store, proof, data, spare, target, area, label } = pair;
+        let Pair { store, proof, readers, target, area, label } = pair;
         let core = Core::new(policy, area, store.table().clone(), proof);
         let (events, told) = mpsc::unbounded_channel();
-        let (to_reader, reads) = threads::channel();
         let (to_writer, writes) = threads::channel();
         let start = "cannot start a thread";
-        // The reader ends with its driver, whenever its last read returns.
+        // The readers end with their driver, whenever their last read returns.
         let begun = Instant::now();
-        let reader = Reader::new(data, spare, begun);
-        reader::start(reader, reads, events.clone()).context(start)?;
+        let [reader, spare_reader] = readers.map(|(data, spare)| {
+            let (to_reader, reads) = threads::channel();
+            let reader = Reader::new(data, spare, begun);
+            reader::start(reader, reads, events.clone()).map(|()| to_reader)
+        });
+        let (reader, spare_reader) = (reader.context(start)?, spare_reader.context(start)?);
         let (closing, closed) = oneshot::channel();
         let writer = writer::start(store, writes, events, closing).context(start)?;
-        let jobs = Jobs { reader: to_reader, writer: to_writer };
+        let jobs = Jobs { reader, spare_reader, writer: to_writer };
         let threads = Threads { jobs, events: told, closed, begun };
         let (asks, asked) = mpsc::channel(ASKS);
         tokio::spawn(hear(bells, asks.downgrade()));

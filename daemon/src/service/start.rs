@@ -81,16 +81,26 @@ pub async fn instances() -> Result<Vec<InstanceInfo>, LinkError> {
     Ok(messages.into_iter().filter_map(instance).collect())
 }
 
-/// Where the paths of the configured devices lead to; those that lead nowhere are left out.
-pub async fn located(config: Arc<Config>) -> BTreeMap<String, Disks> {
-    let locate = move || {
-        let disks = |d: &config::Device| {
-            let [data, spare] = [d.data.get_ref(), d.spare.get_ref()].map(|p| block_device(p).ok());
-            Some((d.name.get_ref().clone(), Disks { data: data?, spare: spare? }))
+/// Where the paths of the configured devices lead to.
+pub struct Located {
+    pub config: Arc<Config>,
+    /// By name; those that lead nowhere are left out.
+    pub disks: BTreeMap<String, Disks>,
+}
+
+impl Located {
+    pub async fn by(config: Arc<Config>) -> Located {
+        let all = config.clone();
+        let locate = move || {
+            let disks = |d: &config::Device| {
+                let [data, spare] =
+                    [d.data.get_ref(), d.spare.get_ref()].map(|path| block_device(path).ok());
+                Some((d.name.get_ref().clone(), Disks { data: data?, spare: spare? }))
+            };
+            all.device.iter().filter_map(disks).collect()
         };
-        config.device.iter().filter_map(disks).collect()
-    };
-    spawn_blocking(locate).await.unwrap_or_default()
+        Located { config, disks: spawn_blocking(locate).await.unwrap_or_default() }
+    }
 }
 
 /// Lets I/O through; nobody waits for it, because udev may.

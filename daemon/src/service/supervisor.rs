@@ -19,10 +19,9 @@ use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 use super::control::{Answer, Call, Control, Request};
 use super::device::{self, Device};
 use super::reload::{Reload, Reloaded};
-use super::start::{Starter, finish, instances, located, undo};
+use super::start::{Located, Starter, finish, instances, undo};
 use super::{notify, report};
 use crate::config;
-use crate::config::resolve::Disks;
 use crate::error::Words;
 use crate::link::{Bell, Doorbells, LinkError};
 
@@ -39,7 +38,7 @@ const RELOAD: Duration = Duration::from_secs(10);
 /// What a task has come to.
 enum End {
     Started(Box<config::Device>, Result<Device>),
-    Listed(Result<Vec<InstanceInfo>, LinkError>, BTreeMap<String, Disks>),
+    Listed(Result<Vec<InstanceInfo>, LinkError>, Located),
     /// None: it is no stranger.
     Adopted(u32, Result<Option<Device>>),
     Reloaded(Result<Reloaded>, mpsc::Sender<Answer>),
@@ -230,7 +229,7 @@ impl Supervisor {
 
     fn list(&self) {
         let config = self.starter.config.clone();
-        self.begin(async { End::Listed(instances().await, located(config).await) });
+        self.begin(async { End::Listed(instances().await, Located::by(config).await) });
     }
 
     fn all_tried(&self) -> bool {
@@ -268,7 +267,7 @@ impl Supervisor {
         tokio::spawn(async move { handle.set_policy(policy).await });
     }
 
-    fn listed(&mut self, instances: Vec<InstanceInfo>, located: &BTreeMap<String, Disks>) {
+    fn listed(&mut self, instances: Vec<InstanceInfo>, located: &Located) {
         self.strangers.retain(|known, _| instances.iter().any(|info| info.instance == *known));
         if self.reloading {
             return;
@@ -289,13 +288,17 @@ impl Supervisor {
     }
 
     /// What has been removed leaves its disks to others, unless it is configured, and on these disks.
-    fn let_go(&mut self, instances: &[InstanceInfo], located: &BTreeMap<String, Disks>) {
+    fn let_go(&mut self, instances: &[InstanceInfo], located: &Located) {
         let config = &self.starter.config;
+        // A reload has come between, and may have started what was not there yet.
+        if !Arc::ptr_eq(config, &located.config) {
+            return;
+        }
         let why = |device: &Device| {
             if instances.iter().any(|info| is_of(device, info)) {
                 return None;
             }
-            match (config.device(device.name()), located.get(device.name())) {
+            match (config.device(device.name()), located.disks.get(device.name())) {
                 (None, _) => Some("not configured"),
                 (_, Some(disks)) if *disks != device.handle.target.disks => {
                     Some("its paths lead to other disks now")

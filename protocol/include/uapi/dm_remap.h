@@ -39,8 +39,9 @@
  * fault's state does not allow it now (list and try again); ERANGE a range or
  * slot is outside its device, slot area or fault; ENOSPC the table would have
  * too many extents; EINVAL anything else that is malformed; ENOMEM try again:
- * nothing was changed, except that a LOAD begins anew with CLAIM, and that an
- * INSTALL may be half done: its faults then end by INSTALL only.
+ * nothing was changed, except that a LOAD is to be the same again, unless the
+ * table begins anew with CLAIM, and that an INSTALL may be half done: its
+ * faults then end by INSTALL only.
  */
 #ifndef _UAPI_DM_REMAP_H
 #define _UAPI_DM_REMAP_H

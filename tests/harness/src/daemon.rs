@@ -201,7 +201,7 @@ impl Daemon {
         let target = Target { disks, sectors: mapped, block };
         let (to_reader, reads) = channel();
         let (to_writer, writes) = channel();
-        let jobs = Jobs { reader: to_reader, writer: to_writer };
+        let jobs = Jobs { reader: to_reader.clone(), spare_reader: to_reader, writer: to_writer };
         let clock = Time(sys.clone());
         let conversation = Conversation::new("sim".into(), core, link(), clock, target, jobs);
         let mut guard = sys.lock();

@@ -29,6 +29,19 @@ fn a_fresh_instance_is_loaded_by_chunks_and_then_ready() {
 }
 
 #[test]
+fn a_load_that_finds_no_memory_is_repeated() {
+    let poison = extent(0, 1, Kind::PoisonData);
+    let mut script = Script::start(false, table(&[poison]));
+    let load = Action::Load(vec![Load::Extent(poison)]);
+    script.expect(Event::Claimed(Ok(())), std::slice::from_ref(&load));
+    let later = script.now + Duration::from_millis(100);
+    script.expect(Event::Loaded(Err(Refusal::NoMemory)), &[Action::SetTimer(later)]);
+    script.now = later;
+    script.expect(Event::Tick, &[load]);
+    script.expect(Event::Loaded(Ok(())), &[Action::Ready]);
+}
+
+#[test]
 fn a_new_owner_installs_what_the_log_holds_and_releases_the_rest() {
     let mut script = Script::serving(table(&[extent(1001, 1, Kind::Mapped(Slot(64)))]));
     script.listed(Script::placed(64), &[install(5)]);
@@ -100,7 +113,7 @@ fn a_full_spare_is_said_at_the_start_and_the_original_error_later() {
     script.device.table.apply(&poisoned);
     for _ in 0..2 {
         let event = Event::FaultsListed(Ok((script.instance(true), vec![heal.clone()])));
-        assert_eq!(script.reads(event, &[Status::Ok; 4]), [Action::Fail { fault: ID }]);
+        script.expect(event, &[Action::Fail { fault: ID }]);
         script.done(&[]);
         script.bell();
     }

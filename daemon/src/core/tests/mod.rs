@@ -1,4 +1,5 @@
 mod claims;
+mod controls;
 mod kernel;
 mod model;
 mod scripts;

@@ -83,10 +83,12 @@ fn a_dump_is_for_the_spare_it_was_made_of() {
     coarse.physical = 16384;
     assert!(refused(&mut coarse, &dumped, &spare_disk()).contains("would lie elsewhere"));
 
-    // Nor is it for the data disk, which nothing but its size may tell from others.
-    for data in [dumped.data.clone(), Identity::new(dumped.data.size)] {
-        let dumped = Dump { data: data.clone(), ..dumped.clone() };
-        let error = dumped.for_another(&RamDisk::new(SPARE), data, true).unwrap_err();
+    // Nor is it for the data disk, which nothing but its size may tell from others, then or now.
+    let (data, weak) = (dumped.data.clone(), Identity::new(dumped.data.size));
+    for (stored, found) in [(&data, &data), (&weak, &weak), (&data, &weak), (&weak, &data)] {
+        let dumped = Dump { data: stored.clone(), ..dumped.clone() };
+        let disk = RamDisk::new(SPARE);
+        let error = dumped.for_another(&disk, found.clone(), true).unwrap_err();
         assert!(matches!(error, Error::DumpsData), "{error}");
     }
 

@@ -115,9 +115,9 @@ impl Sys {
             }
         }
         for e in extents.iter().filter(|e| e.kind != Kind::Retired) {
-            // Half of it is there: a load begins anew with CLAIM.
             if let Err(errno) = self.table_set(e.start, u64::from(e.len), cell(e.kind, e.slot)) {
-                self.owner_gone();
+                extents.iter().for_each(|e| self.take_back(e));
+                self.k.loaded = loaded;
                 return Err(errno);
             }
         }
