@@ -61,6 +61,8 @@ pub(super) struct Fault {
     pub reading: Option<ReadId>,
     /// Of each disk that is controlled.
     pub places: Vec<Places>,
+    /// What the data disk has shown, while the spare is still to be read.
+    pub control: Option<Control>,
     pub search: Search,
     /// Of the last PLACE.
     pub pieces: Vec<Piece>,
@@ -89,6 +91,7 @@ impl Fault {
             asked: None,
             reading: None,
             places: Vec::new(),
+            control: None,
             search: Search::default(),
             pieces: Vec::new(),
             flush_fails: 0,

@@ -21,7 +21,7 @@ impl Device {
         let bad: Vec<Part> = if fault.flags.write { parts(poisoned) } else { Vec::new() };
         let heal = fault.flags.heal && !fault.rest_failed;
         fault.search = Search::new(if heal { Vec::new() } else { parts(sound) }, bad);
-        fault.failed = None;
+        (fault.control, fault.failed) = (None, None);
         if fault.attempts >= self.policy.place_attempts {
             self.fail(id, "it could not be placed");
         } else if self.metadata_dead || self.log_full.is_some() {
@@ -104,7 +104,10 @@ impl Device {
         match fault.step {
             Step::Searching => self.searched(id, results),
             Step::Controlling => self.controlled(id, results),
-            Step::ControllingSpare => self.spare_controlled(id, results),
+            Step::ControllingSpare => {
+                let (spare, _) = fault.judge(results);
+                self.spare_controlled(id, spare);
+            }
             _ => {}
         }
     }
@@ -193,20 +196,27 @@ impl Device {
             return self.release(id);
         }
         let [on_data, _] = self.damaged(fault);
-        let write = fault.flags.write;
+        if on_data && fault.flags.write && control != Control::Silent {
+            self.faults.entry(id).and_modify(|fault| fault.control = Some(control));
+            return self.control_spare(id);
+        }
+        self.judged(id, control);
+    }
+
+    fn judged(&mut self, id: FaultId, control: Control) {
         let (go, change) = self.breaker.judge(self.now, id, control, &self.policy);
         self.breaker_news(change);
-        match go {
-            false => self.fail(id, "error storm"),
-            true if write && on_data => self.control_spare(id),
-            true => self.place(id),
+        if go {
+            self.place(id);
+        } else {
+            self.fail(id, "error storm");
         }
     }
 
-    /// The damage is certain. Is there a spare to place it on?
+    /// Is there a spare to place it on?
     pub(super) fn control_spare(&mut self, id: FaultId) {
         if self.spare.is_full() {
-            return self.place(id);
+            return self.spare_controlled(id, Control::Proved);
         }
         let places = self.spare.places(&mut self.seed);
         let Some(fault) = self.faults.get_mut(&id) else { return };
@@ -216,11 +226,13 @@ impl Device {
         self.read(id, spans, 0);
     }
 
-    fn spare_controlled(&mut self, id: FaultId, results: &[Status]) {
-        let Some(fault) = self.faults.get(&id) else { return };
-        match fault.judge(results).0 {
-            Control::Silent => self.is_away(id),
-            Control::Proved | Control::Unproved => self.place(id),
+    fn spare_controlled(&mut self, id: FaultId, spare: Control) {
+        let Some(fault) = self.faults.get_mut(&id) else { return };
+        match fault.control.take() {
+            Some(data) => self.judged(id, data.max(spare)),
+            // Known damage, which needs no proof.
+            None if spare == Control::Silent => self.is_away(id),
+            None => self.place(id),
         }
     }
 
