@@ -122,6 +122,7 @@ impl Device {
         let Some(commit) = self.commit.take() else { return };
         self.proof = proof;
         self.restate_at = None;
+        self.spare_answers = false;
         self.log_full = None;
         self.alarms.remove(&Alarm::LogFull);
         self.counters.commits += 1;

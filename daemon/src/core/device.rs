@@ -69,9 +69,11 @@ pub struct Device {
     /// Of that, what was sent last, and when it is to be sent again.
     pub(super) chunk: Vec<Load>,
     pub(super) load_at: Option<Duration>,
+    pub(super) resent: bool,
     /// The read that shows whether the spare answers, and the time of the next.
     pub(super) probing: Option<ReadId>,
     pub(super) probe_at: Option<Duration>,
+    pub(super) spare_answers: bool,
     /// Listings sent so far.
     pub(super) lists: u64,
     listing: bool,
@@ -114,8 +116,10 @@ impl Device {
             loading: Vec::new().into_iter(),
             chunk: Vec::new(),
             load_at: None,
+            resent: false,
             probing: None,
             probe_at: None,
+            spare_answers: false,
             lists: 0,
             listing: false,
             list_wanted: false,

@@ -97,7 +97,7 @@ impl Device {
 
     fn load_more(&mut self) {
         self.chunk = self.loading.by_ref().take(MAX_LOAD).collect();
-        self.load_at = None;
+        (self.load_at, self.resent) = (None, false);
         if self.chunk.is_empty() {
             self.out.push(Action::Ready);
         } else {
@@ -122,7 +122,10 @@ impl Device {
     pub(super) fn probed(&mut self, results: &[Status]) {
         self.probing = None;
         self.probe_at = Some(self.now + PROBE_AGAIN);
-        if results.contains(&Status::Ok) {
+        // One that answers and takes no writes would use up the log.
+        let answers = results.contains(&Status::Ok);
+        let before = std::mem::replace(&mut self.spare_answers, answers);
+        if answers && !before {
             self.restate_soon();
         }
     }
@@ -136,11 +139,16 @@ impl Device {
                 self.instance.iter_mut().for_each(|instance| instance.ready = true);
                 self.adopt_instance();
             }
+            Err(Refusal::NoMemory) => {
+                self.resent = true;
+                self.load_at = Some(self.now + LOAD_AGAIN);
+            }
+            // What was there of it counts twice.
+            Err(_) if self.resent => self.claim_again(),
             Err(Refusal::Exists | Refusal::Invalid) => {
                 self.phase = Phase::Refused;
                 self.alarm(Alarm::Refused, "the kernel refuses an extent of the table".into());
             }
-            Err(Refusal::NoMemory) => self.load_at = Some(self.now + LOAD_AGAIN),
             Err(_) => self.claim_again(),
         }
     }

@@ -106,17 +106,16 @@ impl Spare {
         self.room == Sectors(0)
     }
 
-    /// Four to read, to see whether it answers: free ones, as those in use may be known damage; any if none is free.
+    /// Four to read, to see whether it answers: two are free, as what is in use may be known damage, and two anywhere, as
+    /// the free ones may be few.
     pub fn places(&self, seed: &mut u64) -> Places {
         let unit = self.area.unit;
-        let units = self.room.0 / unit.0;
-        let place = |_| {
-            let slot = match next(seed).checked_rem(units) {
-                Some(n) => self.free_unit(n),
-                None => {
-                    self.area.start
-                        + Sectors(next(seed) % (self.area.len.0 / unit.0).max(1) * unit.0)
-                }
+        let free = self.room.0 / unit.0;
+        let units = (self.area.len.0 / unit.0).max(1);
+        let place = |n| {
+            let slot = match next(seed).checked_rem(free) {
+                Some(at) if n < 2 => self.free_unit(at),
+                _ => self.area.start + Sectors(next(seed) % units * unit.0),
             };
             Span { at: At::Spare(slot), len: unit }
         };
@@ -144,6 +143,7 @@ impl Spare {
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
+    use std::ops::Range;
 
     use crate::table::{Change, Extent, Kind};
     use crate::units::Sector;
@@ -183,24 +183,23 @@ mod tests {
     }
 
     #[test]
-    fn it_is_read_where_it_is_free_and_anywhere_if_it_is_full() {
+    fn it_is_read_where_it_is_free_and_anywhere() {
         let mut table = Table::default();
         table.apply(&mapped(0, 24, 64));
         table.apply(&mapped(100, 16, 104));
         let mut spare = Spare::new(AREA, &table);
-        let read = |spare: &Spare, seed: u64| {
+        let read = |spare: &Spare, which: Range<usize>| {
+            let spans = |seed: u64| spare.places(&mut (seed + 1)).spans[which.clone()].to_vec();
             let at = |span: Span| match span.at {
                 At::Spare(slot) => (slot.0, span.len.0),
                 At::Data(_) => panic!("on the data disk"),
             };
-            (0..20)
-                .flat_map(|n| spare.places(&mut (seed + n)).spans)
-                .map(at)
-                .collect::<BTreeSet<_>>()
+            (0..50).flat_map(spans).map(at).collect::<BTreeSet<_>>()
         };
-        assert_eq!(read(&spare, 1), [(88, 8), (96, 8), (120, 8)].into());
+        assert_eq!(read(&spare, 0..2), [(88, 8), (96, 8), (120, 8)].into());
+        assert_eq!(read(&spare, 2..4).len(), 8);
         spare.burn(AREA.start, AREA.len);
         assert!(spare.is_full());
-        assert_eq!(read(&spare, 1).len(), 8);
+        assert_eq!(read(&spare, 0..2).len(), 8);
     }
 }

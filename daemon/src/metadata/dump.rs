@@ -6,7 +6,7 @@ use super::check::read;
 use super::device::{Disk, unit};
 use super::error::Error;
 use super::format::{Format, format_with};
-use super::identity::{Identity, Mismatch};
+use super::identity::Identity;
 use super::layout::Geometry;
 use super::recover::Findings;
 use super::superblock::Superblock;
@@ -77,7 +77,7 @@ impl Dump {
         if spare.is_weak() && !weak_identity {
             return Err(Error::Weak { disk: "spare" });
         }
-        if matches!(self.data.admit(&spare), Ok(()) | Err(Mismatch::Nothing)) {
+        if self.data.may_be(&spare) {
             return Err(Error::DumpsData);
         }
         self.geometry = Geometry::plan(disk.size(), unit(disk)?)?;

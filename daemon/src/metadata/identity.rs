@@ -86,6 +86,14 @@ impl Identity {
         self.facts.is_empty()
     }
 
+    /// Whether it may be the same disk, perhaps with another size: nothing contradicts, and something agrees.
+    pub fn may_be(&self, other: &Identity) -> bool {
+        let common =
+            self.facts.iter().filter_map(|(fact, value)| Some((value, other.facts.get(fact)?)));
+        let agree: Vec<bool> = common.map(|(ours, theirs)| ours == theirs).collect();
+        !agree.contains(&false) && (self.size == other.size || !agree.is_empty())
+    }
+
     /// Whether `present` is the disk that this identity was stored for: nothing contradicts, and
     /// something beyond the size agrees. What was stored weak, with the operator's consent, goes by
     /// its size.

@@ -37,7 +37,13 @@ fn a_load_that_finds_no_memory_is_repeated() {
     let later = script.now + Duration::from_millis(100);
     script.expect(Event::Loaded(Err(Refusal::NoMemory)), &[Action::SetTimer(later)]);
     script.now = later;
-    script.expect(Event::Tick, &[load]);
+    script.expect(Event::Tick, std::slice::from_ref(&load));
+    // A part of it was there: it may be too much now.
+    let again = script.now + Duration::from_secs(1);
+    script.expect(Event::Loaded(Err(Refusal::Invalid)), &[Action::SetTimer(again)]);
+    script.now = again;
+    script.expect(Event::Tick, &[Action::Claim { commit: 5, area: AREA }]);
+    script.expect(Event::Claimed(Ok(())), &[load]);
     script.expect(Event::Loaded(Ok(())), &[Action::Ready]);
 }
 

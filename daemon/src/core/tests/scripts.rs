@@ -404,6 +404,16 @@ fn a_spare_is_asked_for_while_a_claim_waits_for_it() {
     probe(&mut script, Event::Tick, Status::Ok);
     let actions = script.device.handle(script.now, Event::Tick);
     assert!(actions.contains(&Action::Restate), "{actions:?}");
+    // It answers and takes no writes: that is no reason for another.
+    script.device.handle(script.now, unknown());
+    script.now += Duration::from_secs(5);
+    let actions = script.device.handle(script.now, Event::Tick);
+    let Some(Action::Read { id, .. }) = actions.first() else { panic!("{actions:?}") };
+    let answers = Event::ReadDone { id: *id, results: vec![Status::Ok; 4] };
+    let actions = script.device.handle(script.now, answers);
+    script.now += Duration::from_secs(2);
+    let next = script.device.handle(script.now, Event::Tick);
+    assert!(!next.contains(&Action::Restate), "{actions:?} {next:?}");
     let claim = Action::Claim { commit: 6, area: AREA };
     let actions = script.device.handle(script.now, Event::CommitDone(Ok(Durable::after(6))));
     assert!(actions.contains(&claim), "{actions:?}");

@@ -85,7 +85,11 @@ fn a_dump_is_for_the_spare_it_was_made_of() {
 
     // Nor is it for the data disk, which nothing but its size may tell from others, then or now.
     let (data, weak) = (dumped.data.clone(), Identity::new(dumped.data.size));
-    for (stored, found) in [(&data, &data), (&weak, &weak), (&data, &weak), (&weak, &data)] {
+    let mut grown = data.clone();
+    grown.size = Sectors(SPARE);
+    for (stored, found) in
+        [(&data, &data), (&weak, &weak), (&data, &weak), (&weak, &data), (&data, &grown)]
+    {
         let dumped = Dump { data: stored.clone(), ..dumped.clone() };
         let disk = RamDisk::new(SPARE);
         let error = dumped.for_another(&disk, found.clone(), true).unwrap_err();
