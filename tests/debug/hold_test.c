@@ -149,8 +149,12 @@ static void expect_ended(struct kunit *test, struct test_bio *b, blk_status_t st
 
 static void expect_nothing_held(struct kunit *test, struct test *t)
 {
-	KUNIT_EXPECT_EQ(test, 0, t->inst->held_bios);
-	KUNIT_EXPECT_EQ(test, 0, t->inst->held_sectors);
+	unsigned int taken;
+
+	for (taken = 0; taken < 2; taken++) {
+		KUNIT_EXPECT_EQ(test, 0, t->inst->held_bios[taken]);
+		KUNIT_EXPECT_EQ(test, 0, t->inst->held_sectors[taken]);
+	}
 }
 
 /* Ends whatever is held, as a noflush suspend does. */
@@ -174,10 +178,12 @@ static void the_bound_on_bios(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, (__force u8)BLK_STS_MEDIUM,
 			(__force u8)dmr_hold(&t->bios[2].pb, DMR_PARK, BLK_STS_MEDIUM));
 	expect_counted(test, t, refused, 1);
-	KUNIT_EXPECT_EQ(test, 2, t->inst->held_bios);
-	KUNIT_EXPECT_EQ(test, 16, t->inst->held_sectors);
+	KUNIT_EXPECT_EQ(test, 2, t->inst->held_bios[0]);
+	KUNIT_EXPECT_EQ(test, 16, t->inst->held_sectors[0]);
 	KUNIT_EXPECT_EQ(test, 0, dmr_hold(&t->bios[3].pb, DMR_REDO, BLK_STS_OK));
-	KUNIT_EXPECT_EQ(test, 3, t->inst->held_bios);
+	KUNIT_EXPECT_EQ(test, 2, t->inst->held_bios[0]);
+	KUNIT_EXPECT_EQ(test, 1, t->inst->held_bios[1]);
+	KUNIT_EXPECT_EQ(test, 8, t->inst->held_sectors[1]);
 	settle(t);
 	push_back(test, t);
 	expect_ended(test, &t->bios[0], BLK_STS_DM_REQUEUE);
@@ -202,10 +208,10 @@ static void the_bound_on_sectors(struct kunit *test)
 
 	t->bios[1].pb.opf = REQ_OP_DISCARD;
 	KUNIT_EXPECT_EQ(test, 0, dmr_hold(&t->bios[1].pb, DMR_PARK, BLK_STS_IOERR));
-	KUNIT_EXPECT_EQ(test, 0, t->inst->held_sectors);
+	KUNIT_EXPECT_EQ(test, 0, t->inst->held_sectors[0]);
 	KUNIT_EXPECT_EQ(test, 0, dmr_hold(&t->bios[2].pb, DMR_PARK, BLK_STS_IOERR));
 	KUNIT_EXPECT_EQ(test, 0, dmr_hold(&t->bios[3].pb, DMR_PARK, BLK_STS_IOERR));
-	KUNIT_EXPECT_EQ(test, 16, t->inst->held_sectors);
+	KUNIT_EXPECT_EQ(test, 16, t->inst->held_sectors[0]);
 	settle(t);
 	push_back(test, t);
 }
@@ -226,7 +232,7 @@ static void without_an_owner(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 0, dmr_hold(&t->bios[2].pb, DMR_PARK, BLK_STS_OK));
 	t->inst->opt.queue_unowned = true;
 	KUNIT_EXPECT_EQ(test, 0, dmr_hold(&t->bios[0].pb, DMR_FAULT, BLK_STS_IOERR));
-	KUNIT_EXPECT_EQ(test, 2, t->inst->held_bios);
+	KUNIT_EXPECT_EQ(test, 2, t->inst->held_bios[0]);
 	settle(t);
 	push_back(test, t);
 }
@@ -311,7 +317,7 @@ static void a_heal_waits_for_a_fault(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, 0, dmr_hold(&t->bios[0].pb, DMR_HEAL, BLK_STS_MEDIUM));
 	settle(t);
 	KUNIT_EXPECT_EQ(test, 0, atomic_read(&t->opened));
-	KUNIT_EXPECT_EQ(test, 1, t->inst->held_bios);
+	KUNIT_EXPECT_EQ(test, 1, t->inst->held_bios[0]);
 	KUNIT_EXPECT_EQ(test, (__force u8)BLK_STS_MEDIUM, (__force u8)t->bios[0].pb.error);
 	push_back(test, t);
 	WRITE_ONCE(test_noflush, false);
