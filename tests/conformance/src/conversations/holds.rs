@@ -134,24 +134,20 @@ fn bound(t: &mut Talk) -> Result<()> {
 /// fault be an error.
 fn uncounted(t: &mut Talk) -> Result<()> {
     t.serve(&[])?;
+    bad(t, Disk::Data, 100, 1, true)?;
     t.step(Step::Stall { disk: Disk::Data, stalls: true })?;
     let taken = t.write(8, 1)?;
     t.fence(8, 1)?;
     t.step(Step::Stall { disk: Disk::Data, stalls: false })?;
     t.is_held(taken)?;
-    bad(t, Disk::Data, 100, 1, true)?;
     let faulty = t.write(100, 1)?;
     t.is_held(faulty)?;
     let c = t.state()?.instance.counters;
     ensure!((c.refused, c.redone, c.held_bios, c.held_sectors) == (0, 1, 2, 2), "{c:?}");
-    let id = t.faults()?[1].id;
-    t.ok(place(id, &[piece(0, 1, Kind::Mapped, 64)]))?;
-    t.is_over(id)?;
-    t.ok(install(1, &[id]))?;
-    t.ends(faulty, Status::Ok)?;
+    t.ends(faulty, Status::Io)?;
     t.ends(taken, Status::Io)?;
     let c = t.state()?.instance.counters;
-    ensure!((c.expired, c.held_bios, c.held_sectors) == (1, 0, 0), "{c:?}");
+    ensure!((c.expired, c.held_bios, c.held_sectors) == (2, 0, 0), "{c:?}");
     Ok(())
 }
 
