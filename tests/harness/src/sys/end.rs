@@ -29,6 +29,8 @@ impl Sys {
 
     fn instance_gone(&mut self) {
         self.checks.instance_gone();
+        // Of a flush that failed just before nobody is left to be told.
+        self.untold = false;
         self.boot += 1;
         self.k = Kernel::new(self.k.id + 1, &self.config);
         self.k.on = false;
