@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use dmremap_policyd::config::resolve::{DevNo, Disks};
-use dmremap_policyd::core::{Area, At, Device, Event, Policy, Span, Status};
+use dmremap_policyd::core::{Area, Device, Event, Policy, Status};
 use dmremap_policyd::driver::flushes::user;
 use dmremap_policyd::driver::reader::{self, Reader};
 use dmremap_policyd::driver::translate::failures;
@@ -249,9 +249,9 @@ impl Daemon {
             Ev::Read => {
                 if let Some(job) = self.reading.pop_front() {
                     self.sys.lock().task = Task::Other;
-                    let spans = job.spans.clone();
+                    let retries = job.retries;
                     let event = self.reader.work(job);
-                    if is_silence(&spans, &event) {
+                    if is_silence(retries, &event) {
                         self.sys.lock().found_silence();
                     }
                     self.tell(event);
@@ -343,16 +343,8 @@ fn micros(at: Duration) -> u64 {
     at.as_nanos().div_ceil(1000) as u64
 }
 
-/// Do places that are apart all fail? Those that show whether the disk answers do, those of a search are together.
-fn is_silence(spans: &[Span], event: &Event) -> bool {
-    const APART: u64 = 64;
-    let places: Vec<u64> = spans
-        .iter()
-        .filter_map(|span| match span.at {
-            At::Data(sector) => Some(sector.0),
-            At::Spare(_) => None,
-        })
-        .collect();
+/// Do all places fail that show whether a disk answers? A search, of the few blocks that an I/O here has, reads again what fails.
+fn is_silence(retries: u32, event: &Event) -> bool {
     let all = matches!(event, Event::ReadDone { results, .. } if !results.contains(&Status::Ok));
-    all && places.iter().max() > places.iter().min().map(|first| first + APART).as_ref()
+    all && retries == 0
 }
