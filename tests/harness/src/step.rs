@@ -65,12 +65,17 @@ impl Sys {
         }
     }
 
-    /// What was to be written to it may have failed.
-    fn spare_away(&mut self, ms: u64) {
-        self.away = ms * 1000;
-        // Its metadata may be given up until it is opened anew.
-        self.trouble(Trouble::Verdict, u64::MAX);
-        self.trouble(Trouble::Spare, ms * 1000 + GRACE);
+    /// The disk answers nothing well, and is back after a time.
+    fn disk_away(&mut self, disk: Which, ms: u64) {
+        self.kernel_in(ms * 1000, Ev::Back(disk == Which::Spare));
+        self.trouble(Trouble::Gone, ms * 1000 + GRACE);
+        self.trouble(Trouble::Verdict, ms * 1000 + GRACE);
+        if disk == Which::Spare {
+            self.away = ms * 1000;
+            // Its metadata may be given up until it is opened anew.
+            self.trouble(Trouble::Verdict, u64::MAX);
+            self.trouble(Trouble::Spare, ms * 1000 + GRACE);
+        }
     }
 
     fn mute(&mut self, mirrors: u8, back: Option<u32>, ms: u64) {
@@ -144,23 +149,15 @@ impl Sys {
             }
             Op::Gone { disk, ms } => {
                 self.disk(disk).gone = true;
-                self.kernel_in(ms * 1000, Ev::Back(disk == Which::Spare));
-                self.trouble(Trouble::Gone, ms * 1000 + GRACE);
-                self.trouble(Trouble::Verdict, ms * 1000 + GRACE);
-                if disk == Which::Spare {
-                    self.spare_away(ms);
-                }
+                self.disk_away(disk, ms);
             }
             // One right after another could fail a block twice, and nothing between: such a block is bad.
             Op::Storm { disk, ms } if self.now >= self.next_storm => {
                 self.disk(disk).storm = true;
                 self.next_storm = self.now + ms * 1000 + GRACE;
-                self.kernel_in(ms * 1000, Ev::Back(disk == Which::Spare));
-                self.trouble(Trouble::Gone, ms * 1000 + GRACE);
-                self.trouble(Trouble::Verdict, ms * 1000 + GRACE);
-                match disk {
-                    Which::Data => self.oracle.excuses.storm(self.next_storm),
-                    Which::Spare => self.spare_away(ms),
+                self.disk_away(disk, ms);
+                if disk == Which::Data {
+                    self.oracle.excuses.storm(self.next_storm);
                 }
             }
             Op::Kill { back_ms } => self.crash(Stop::Kill { back_ms }),
