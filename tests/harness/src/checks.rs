@@ -12,6 +12,8 @@ use crate::oracle::Oracle;
 pub struct Checks {
     /// Sectors of the spare that were installed while the instance lives.
     installed: BTreeSet<u64>,
+    /// Sectors of the data disk that are in a slot, with reason. If the slot fails they go to another.
+    moved: BTreeSet<u64>,
     /// That failed, with the number of the listing in which the owner was shown it.
     failed: BTreeMap<u64, u64>,
     fresh: BTreeSet<u64>,
@@ -49,17 +51,21 @@ impl Checks {
     ) {
         let at = start + u64::from(piece.offset);
         for i in 0..u64::from(piece.len) {
-            if piece.kind == Kind::Mapped {
-                self.installed.insert(piece.slot + i);
-            }
+            let sector = at + i;
             let ok = match piece.kind {
-                Kind::Direct => true,
-                Kind::Mapped => oracle.excuses.may_map(at + i, now),
+                Kind::Direct => {
+                    self.moved.remove(&sector);
+                    true
+                }
+                Kind::Mapped => {
+                    self.installed.insert(piece.slot + i);
+                    !self.moved.insert(sector) || oracle.excuses.may_map(sector, now)
+                }
                 Kind::PoisonSlot => spare.is_unreadable(piece.slot + i),
-                _ => oracle.excuses.was_bad(at + i),
+                _ => oracle.excuses.was_bad(sector),
             };
             if !ok {
-                self.violate(format!("I8: sector {} was never bad and becomes {piece:?}", at + i));
+                self.violate(format!("I8: sector {sector} was never bad and becomes {piece:?}"));
             }
         }
     }
