@@ -195,4 +195,53 @@ mod tests {
         );
         assert_eq!(breaker.admit(MS * 2001, FaultId(7)), Admitted::Yes);
     }
+
+    #[test]
+    fn a_pause_of_faults_is_longer_than_the_window_to_count_anew() {
+        let window = Duration::from_secs(Policy::default().breaker_window);
+        for (pause, passes) in [(window, false), (window + MS, true)] {
+            let mut breaker = Breaker::new();
+            for id in 0..64 {
+                assert_eq!(judge(&mut breaker, MS, id, Control::Unproved), (true, None));
+            }
+            assert_eq!(judge(&mut breaker, MS + pause, 64, Control::Unproved).0, passes);
+        }
+    }
+
+    /// Opened at 1 ms, and fault 2 is the trial at 1001 ms.
+    fn on_trial() -> Breaker {
+        let mut breaker = Breaker::new();
+        assert_eq!(judge(&mut breaker, MS, 1, Control::Silent), (false, Some(Change::Opened)));
+        assert_eq!(breaker.admit(MS * 1001, FaultId(2)), Admitted::Yes);
+        breaker
+    }
+
+    #[test]
+    fn what_others_show_while_one_is_on_trial_says_nothing() {
+        for control in [Control::Proved, Control::Unproved, Control::Silent] {
+            let mut breaker = on_trial();
+            assert_eq!(judge(&mut breaker, MS * 1002, 1, control), (false, None));
+            assert_eq!(breaker.passed(MS * 1002, FaultId(1), true), None);
+            assert_eq!(breaker.admit(MS * 1002, FaultId(3)), Admitted::NotYet);
+            assert_eq!(breaker.admit(MS * 1002, FaultId(2)), Admitted::Yes);
+        }
+        // The first one's verdict may be due when there is no trial at all.
+        let mut breaker = Breaker::new();
+        breaker.open(MS, &Policy::default());
+        assert_eq!(judge(&mut breaker, MS, 1, Control::Proved), (false, None));
+        assert!(breaker.is_open());
+    }
+
+    #[test]
+    fn a_trial_without_damage_closes_it_and_one_that_was_cut_short_makes_room() {
+        let mut breaker = on_trial();
+        assert_eq!(breaker.passed(MS * 1002, FaultId(2), true), Some(Change::Closed));
+        assert!(!breaker.is_open());
+        assert_eq!(breaker.passed(MS * 1002, FaultId(2), true), None);
+
+        let mut breaker = on_trial();
+        assert_eq!(breaker.passed(MS * 1002, FaultId(2), false), None);
+        assert!(breaker.is_open());
+        assert_eq!(breaker.admit(MS * 1002, FaultId(3)), Admitted::Yes);
+    }
 }

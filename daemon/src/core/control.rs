@@ -97,8 +97,18 @@ pub(super) fn next(seed: &mut u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::table::{Change, Extent, Kind};
+
+    fn sectors(places: &Places) -> Vec<u64> {
+        let sector = |span: &Span| match span.at {
+            At::Data(at) => at.0,
+            At::Spare(slot) => panic!("{slot:?} is not on the data device"),
+        };
+        places.spans.iter().map(sector).collect()
+    }
 
     #[test]
     fn places_are_fresh_apart_from_the_fault_and_never_known_damage() {
@@ -111,11 +121,73 @@ mod tests {
         let mut seed = 1;
         let first = places.pick(Sector(1000), Sectors(8), &mut seed);
         assert_ne!(first, places.pick(Sector(1000), Sectors(8), &mut seed));
-        for span in first.spans {
-            let At::Data(at) = span.at else { panic!("not on the data device") };
-            assert!((900..1000).contains(&at.0) || at.0 >= 1608, "{at}");
-            assert_eq!((at.0 % 8, span.len), (0, block));
+        for at in sectors(&first) {
+            assert!((900..1000).contains(&at) || at >= 1608, "{at}");
+            assert_eq!(at % 8, 0);
         }
+        assert!(first.spans.iter().all(|span| span.len == block));
+    }
+
+    #[test]
+    fn one_is_near_on_each_side_and_two_are_anywhere() {
+        let (table, size, block) = (Table::default(), Sectors(1 << 20), Sectors(8));
+        let places = DataPlaces { table: &table, suspects: &[], size, block };
+        let (start, len) = (Sector(1 << 19), Sectors(64));
+        let mut seed = 1;
+        let (mut steps, mut regions) = (BTreeSet::new(), BTreeSet::new());
+        for _ in 0..400 {
+            let places = places.pick(start, len, &mut seed);
+            assert_eq!((places.near, places.walled, places.spans.len()), (2, false, 4));
+            let at = sectors(&places);
+            steps.extend([start.0 - at[0], at[1] - (start.0 + len.0)]);
+            for far in &at[2..] {
+                assert_eq!((far % 8, *far < size.0), (0, true), "{far}");
+                regions.insert(far / (size.0 / 16));
+            }
+        }
+        assert_eq!(steps, (1..=8).map(|n| n * NEAR).collect());
+        assert_eq!(regions.len(), 16);
+    }
+
+    #[test]
+    fn far_ones_are_apart_from_the_fault_and_may_touch_it() {
+        let (table, size, block) = (Table::default(), Sectors(24), Sectors(8));
+        let places = DataPlaces { table: &table, suspects: &[], size, block };
+        let mut seen = BTreeSet::new();
+        let mut seed = 1;
+        for _ in 0..200 {
+            let places = places.pick(Sector(8), Sectors(8), &mut seed);
+            // There is no room for near ones, which is no wall.
+            assert_eq!((places.near, places.walled), (0, false));
+            seen.extend(sectors(&places));
+        }
+        assert_eq!(seen, [0, 16].into());
+    }
+
+    #[test]
+    fn a_near_one_next_to_a_suspect_will_do_and_one_inside_goes_on() {
+        let (table, size, block) = (Table::default(), Sectors(1 << 20), Sectors(1));
+        // The near place behind the fault.
+        let behind = |suspects: &[(Sector, Sectors)]| {
+            let places = DataPlaces { table: &table, suspects, size, block };
+            sectors(&places.pick(Sector(10_000), Sectors(10), &mut 1))[1]
+        };
+        let first = behind(&[]);
+        assert_eq!(
+            behind(&[(Sector(first - 5), Sectors(5)), (Sector(first + 1), Sectors(5))]),
+            first
+        );
+        assert_eq!(behind(&[(Sector(first), Sectors(1))]), first + NEAR);
+        assert_eq!(behind(&[(Sector(first - 5), Sectors(6))]), first + NEAR);
+    }
+
+    #[test]
+    fn the_generator_is_splitmix64() {
+        let mut seed = 1_234_567;
+        let drawn: Vec<u64> = (0..3).map(|_| next(&mut seed)).collect();
+        let published =
+            [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423];
+        assert_eq!(drawn, published);
     }
 
     #[test]
