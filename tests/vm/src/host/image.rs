@@ -128,7 +128,7 @@ fn program(name: &str) -> Result<PathBuf> {
     let dirs = BINARY_DIRS.iter().map(PathBuf::from).chain([built]);
     dirs.map(|dir| dir.join(name))
         .find(|path| path.exists())
-        .with_context(|| format!("{name} is not there: run `make deps stage`"))
+        .with_context(|| format!("{name} is not there: run `make deps stage target/tools/bin/fsx`"))
 }
 
 /// `/bin/x` is `/usr/bin/x`, here as on any present Debian.
