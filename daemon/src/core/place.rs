@@ -235,3 +235,42 @@ fn rest(fault: &Fault) -> Search {
     }
     Search::new(suspects, bad)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::event::{FaultId, Flags, Listed, State, Status};
+    use crate::units::Sector;
+
+    #[test]
+    fn the_rest_is_what_no_piece_covers() {
+        let listed = Listed {
+            id: FaultId(1),
+            start: Sector(1000),
+            len: Sectors(8),
+            state: State::Open,
+            flags: Flags::default(),
+            status: Status::Medium,
+            deadline: None,
+            pieces: Vec::new(),
+        };
+        let part = |(offset, len)| Part { offset: Sectors(offset), len: Sectors(len) };
+        let parts = |list: &[(u64, u64)]| list.iter().copied().map(part).collect::<Vec<_>>();
+        let block = Sectors(8);
+        for (pieces, others) in [
+            (&[][..], &[(0, 8)][..]),
+            (&[(0, 8)], &[]),
+            (&[(0, 3)], &[(3, 5)]),
+            (&[(7, 1)], &[(0, 7)]),
+            (&[(1, 1), (4, 2)], &[(0, 1), (2, 2), (6, 2)]),
+            (&[(0, 1), (7, 1)], &[(1, 6)]),
+        ] {
+            let mut fault = Fault::new(&listed);
+            let piece = |p: Part| Piece { offset: p.offset, len: p.len, kind: None };
+            fault.pieces = parts(pieces).into_iter().map(piece).collect();
+            let mut search = rest(&fault);
+            assert_eq!(search.round(block), parts(others), "{pieces:?}");
+            assert_eq!(search.bad(), parts(pieces));
+        }
+    }
+}

@@ -138,6 +138,9 @@ mod tests {
         loop {
             let pieces = search.round(block).to_vec();
             assert!(pieces.len() <= MAX_PIECES);
+            assert!(pieces.iter().all(|p| p.end().0 <= len));
+            let least = pieces.iter().map(|p| p.len).min();
+            assert_eq!(search.decides(block), least.is_some_and(|len| len <= block));
             let is_bad = |p: &Part| bad.range(p.offset.0..p.end().0).next().is_some();
             let results: Vec<Status> = pieces
                 .iter()
@@ -164,6 +167,30 @@ mod tests {
         assert_eq!(bad.len(), 1024);
         let (bad, _) = find(64, 8, &[9, 23, 60].into());
         assert_eq!(bad, [part(8, 16), part(56, 8)]);
+        let (bad, _) = find(67, 1, &[66].into());
+        assert_eq!(bad, [part(66, 1)]);
+    }
+
+    #[test]
+    fn a_part_has_its_blocks() {
+        let part = |offset, len| Part { offset: Sectors(offset), len: Sectors(len) };
+        let blocks: Vec<Part> = part(16, 24).blocks(Sectors(8)).collect();
+        assert_eq!(blocks, [part(16, 8), part(24, 8), part(32, 8)]);
+    }
+
+    #[test]
+    fn results_that_never_come_end_the_search() {
+        let whole = Part { offset: Sectors(0), len: Sectors(8) };
+        let mut search = Search::new(vec![whole], Vec::new());
+        let mut round = || {
+            search.round(Sectors(1));
+            search.answer(Sectors(1), &[])
+        };
+        for n in 1..MAX_ROUNDS {
+            assert_eq!(round(), Progress::More, "round {n}");
+        }
+        assert_eq!(round(), Progress::Gone);
+        assert!(!search.damage());
     }
 
     #[test]

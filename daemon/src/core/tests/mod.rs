@@ -2,5 +2,7 @@ mod claims;
 mod controls;
 mod kernel;
 mod model;
+mod places;
+mod refusals;
 mod scripts;
 mod storms;
