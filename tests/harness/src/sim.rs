@@ -135,6 +135,7 @@ impl Sim {
             sys.now + hold + sys.oracle.excuses.delay() + 20 * SECOND
         };
         while !self.is_over() && !self.is_at_rest() {
+            self.is_looked_after();
             if self.sys.lock().now > limit || !self.turn() {
                 let mut sys = self.sys.lock();
                 let (pending, faults) = (sys.oracle.pending(), sys.k.faults.len());
@@ -144,6 +145,20 @@ impl Sim {
                 );
                 sys.oracle.violate(text);
             }
+        }
+    }
+
+    /// What gave its metadata up, while the spare was away, leaves a fence where a commit may be durable. Whoever
+    /// starts it anew lifts that.
+    fn is_looked_after(&self) {
+        let mut sys = self.sys.lock();
+        if sys.stop.is_some() || sys.spare.gone || !sys.oracle.excuses.is_endless(Trouble::Verdict)
+        {
+            return;
+        }
+        let core = self.daemon.as_ref().map(|daemon| daemon.core().snapshot());
+        if core.is_some_and(|core| core.alarms.contains_key(&Alarm::MetadataDead)) {
+            sys.stop = Some(Stop::Restart { back_ms: 10 });
         }
     }
 
