@@ -94,7 +94,8 @@ impl Device {
                 if let Some(commit) = &mut self.commit {
                     commit.unknown.get_or_insert(self.now);
                 }
-                let text = "no metadata mirror can be written: nothing can be mapped";
+                let text = "the spare takes no metadata: nothing can be mapped until it does, and the \
+                            daemon is restarted";
                 self.alarm(Alarm::MetadataDead, text.into());
                 for id in self.with(Step::Committing) {
                     self.fail(id, "no commit can be made");

@@ -122,6 +122,9 @@ pub enum CommitError {
     /// The table and the log in force are unchanged.
     #[error("no checkpoint could be written: {0}")]
     Checkpoint(String),
+    /// It may or may not be found after a crash: nothing else is written before it is in force.
+    #[error("no superblock could be written: {0}; the next commit tries again")]
+    Superblock(String),
     /// The store must be opened anew; recovery then decides what is durable.
     #[error("the spare's metadata cannot be written any more: {0}; replace the spare")]
     Dead(String),

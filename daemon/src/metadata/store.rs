@@ -13,7 +13,7 @@ use crate::units::Slot;
 
 /// Failed writes in a row after which a mirror is declared dead.
 pub(super) const STRIKES: u32 = 2;
-/// Tries at a superblock before the store gives up.
+/// Tries at a superblock in one attempt.
 const TRIES: u32 = 3;
 /// Entries of a checkpoint that only changes which give extents up may use.
 const KEPT_ENTRIES: usize = 128;
@@ -45,6 +45,10 @@ pub struct Store<D> {
     /// The position of the next log block.
     pub(super) head: u64,
     pending: Option<Vec<Change>>,
+    /// A superblock that may be found or not: before it is in force nothing else is written.
+    owed: Option<Superblock>,
+    /// Commits that failed for it.
+    attempts: u64,
     strikes: [u32; 2],
     flush_failures: u64,
     dead: Option<String>,
@@ -67,6 +71,8 @@ impl<D: Disk> Store<D> {
             sequence,
             head,
             pending: None,
+            owed: None,
+            attempts: 0,
             strikes: [0; 2],
             flush_failures: 0,
             dead: None,
@@ -110,9 +116,10 @@ impl<D: Disk> Store<D> {
         Store { per_record: changes.clamp(1, self.per_record), ..self }
     }
 
-    /// Half of the log is used. A checkpoint should be made when nothing is urgent.
+    /// Half of the log is used. A checkpoint should be made when nothing is urgent; one whose superblock is owed
+    /// has been.
     pub fn wants_checkpoint(&self) -> bool {
-        2 * self.used() > self.geometry().log_blocks.into()
+        self.owed.is_none() && 2 * self.used() > self.geometry().log_blocks.into()
     }
 
     fn used(&self) -> u64 {
@@ -123,7 +130,7 @@ impl<D: Disk> Store<D> {
         u64::from(self.geometry().log_blocks) - self.used()
     }
 
-    /// Log blocks that only a restated commit may use.
+    /// Log blocks that only a restated commit may use, and times that one may fail for a superblock.
     fn reserve(&self) -> u64 {
         u64::from(self.geometry().log_blocks) / 4
     }
@@ -208,6 +215,15 @@ impl<D: Disk> Store<D> {
 
     fn append(&mut self, changes: Vec<Change>) -> Result<Durable, CommitError> {
         loop {
+            match self.settle() {
+                Ok(()) => self.attempts = 0,
+                Err(e) if self.attempts == self.reserve() => return Err(self.die(e.to_string())),
+                Err(e) => {
+                    self.attempts += 1;
+                    self.pending = Some(changes);
+                    return Err(self.unknown(e.to_string()));
+                }
+            }
             if self.room() == 0 {
                 return Err(self.die("the log is full of failed writes".into()));
             }
@@ -241,7 +257,7 @@ impl<D: Disk> Store<D> {
                     for mirror in 0..2 {
                         next.live[mirror] &= self.strikes[mirror] < STRIKES;
                     }
-                    self.publish(next)?;
+                    self.owe(next)?;
                 }
                 (why, flushed) => {
                     let why = why.or(flushed.err().map(|e| e.to_string())).unwrap_or_default();
@@ -287,13 +303,25 @@ impl<D: Disk> Store<D> {
         Superblock { number, sequence: self.sequence, ..self.superblock.clone() }
     }
 
-    /// Makes a superblock the one in force. One copy known to be whole is kept until another holds
-    /// the new one durably.
+    /// Makes a superblock the one in force.
     pub(super) fn publish(&mut self, next: Superblock) -> Result<(), CommitError> {
+        self.owe(next)?;
+        self.settle()
+    }
+
+    fn owe(&mut self, next: Superblock) -> Result<(), CommitError> {
         // Nobody would read it, and it would replace what can be read.
         if [next.number, next.epoch, next.checkpoint.number].into_iter().any(|n| n >= LIMIT) {
             return Err(self.die("its numbers are used up".into()));
         }
+        self.owed = Some(next);
+        Ok(())
+    }
+
+    /// Puts the superblock that is owed in force. One copy known to be whole is kept until another holds the new one
+    /// durably.
+    fn settle(&mut self) -> Result<(), CommitError> {
+        let Some(next) = self.owed.take() else { return Ok(()) };
         let mut why = String::new();
         for _ in 0..TRIES {
             let kept = self.current.iter().position(|&current| current).unwrap_or(0);
@@ -314,7 +342,8 @@ impl<D: Disk> Store<D> {
                 Err(e) => why = format!("flush: {e}"),
             }
         }
-        Err(self.die(format!("no superblock could be written ({why})")))
+        self.owed = Some(next);
+        Err(CommitError::Superblock(why))
     }
 
     fn tell_of_lost_mirrors(&self, next: &Superblock) {
@@ -370,6 +399,7 @@ impl<D: Disk> Store<D> {
     /// proportion to the table. A mirror that it cannot be written to is dead from then on.
     pub fn checkpoint(&mut self) -> Result<(), CommitError> {
         self.writable()?;
+        self.settle()?;
         self.checkpoint_under(self.successor())
     }
 
@@ -409,6 +439,7 @@ impl<D: Disk> Store<D> {
     /// be written after it.
     pub fn leave(&mut self) -> Result<(), CommitError> {
         self.writable()?;
+        self.settle()?;
         let next = Superblock { clean: true, ..self.successor() };
         self.publish(next)
     }

@@ -26,7 +26,7 @@ pub enum Region {
 /// So many seeds come to each trouble, and so many to a crash at each point.
 const MANY: u64 = 10_000;
 const MORE: u64 = 100_000;
-const TROUBLES: [&str; 29] = [
+const TROUBLES: [&str; 31] = [
     "Bad",
     "BadCopies",
     "BadMirror",
@@ -35,6 +35,7 @@ const TROUBLES: [&str; 29] = [
     "Enobufs",
     "FailFlush",
     "Gone",
+    "GoneAtSuperblock",
     "Hiccup",
     "Kill",
     "KillAfter",
@@ -53,6 +54,7 @@ const TROUBLES: [&str; 29] = [
     "Swapped",
     "answer lost",
     "doorbell lost",
+    "gone in a superblock",
     "module anew",
     "no memory",
     "write astray",

@@ -132,6 +132,11 @@ impl Maker {
                 self.under_a_commit(&mut steps, op);
                 continue;
             }
+            // The mirror is declared dead then.
+            if matches!(op, Op::BadMirror { .. }) && self.rng.chance(50) {
+                let op = self.gone_at_superblock();
+                steps.push(Step { after: 1, op });
+            }
             if matches!(op, Op::Gone { disk: Which::Data, .. }) && self.rng.chance(80) {
                 self.in_a_search(&mut steps);
                 continue;
@@ -356,6 +361,9 @@ impl Maker {
             Flavour::Transport if spoilt < 4 && self.rng.chance(50) => {
                 Op::Storm { disk, ms: ms.min(500) }
             }
+            Flavour::Transport if spoilt < 4 && !one && self.rng.chance(30) => {
+                self.gone_at_superblock()
+            }
             Flavour::Transport if spoilt < 4 => Op::Gone { disk, ms: ms.min(2000) },
             Flavour::Transport => Op::Hiccup { disk: Which::Data, writes: 1 },
             Flavour::Suspends | Flavour::Bounds if self.rng.chance(40) => {
@@ -371,6 +379,10 @@ impl Maker {
             },
             _ => Op::Rest { ms: 0 },
         }
+    }
+
+    fn gone_at_superblock(&mut self) -> Op {
+        Op::GoneAtSuperblock { copies: self.rng.below(5) as u32, ms: self.rng.range(1, 2000) }
     }
 
     /// One mirror, or three superblock copies: the last one left may tear when it is written.

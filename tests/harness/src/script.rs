@@ -112,6 +112,11 @@ pub enum Op {
         disk: Which,
         ms: u64,
     },
+    /// The spare goes away for a time when that many copies of a superblock, which is not an opening's, were written.
+    GoneAtSuperblock {
+        copies: u32,
+        ms: u64,
+    },
     /// The disk fails everything for a time and does not say why.
     Storm {
         disk: Which,

@@ -1,6 +1,5 @@
 //! One simulation, from its script to its verdict.
 
-use dmremap_policyd::core::Alarm;
 use dmremap_policyd::metadata::Error;
 use dmremap_policyd::table::Kind;
 
@@ -8,10 +7,10 @@ use crate::cover::Cover;
 use crate::daemon::{Daemon, Handle, identity};
 use crate::disk::{Disk, Image};
 use crate::kernel::{Cell, IoKind, RIVAL};
+use crate::made;
 use crate::oracle::Trouble;
 use crate::script::{Script, Which};
 use crate::sys::{Ev, Next, Stop, Sys};
-use crate::{made, step};
 
 const SECOND: u64 = 1_000_000;
 
@@ -135,7 +134,6 @@ impl Sim {
             sys.now + hold + sys.oracle.excuses.delay() + 20 * SECOND
         };
         while !self.is_over() && !self.is_at_rest() {
-            self.is_looked_after();
             if self.sys.lock().now > limit || !self.turn() {
                 let mut sys = self.sys.lock();
                 let (pending, faults) = (sys.oracle.pending(), sys.k.faults.len());
@@ -145,20 +143,6 @@ impl Sim {
                 );
                 sys.oracle.violate(text);
             }
-        }
-    }
-
-    /// What gave its metadata up, while the spare was away, leaves a fence where a commit may be durable. Whoever
-    /// starts it anew lifts that.
-    fn is_looked_after(&self) {
-        let mut sys = self.sys.lock();
-        if sys.stop.is_some() || sys.spare.gone || !sys.oracle.excuses.is_endless(Trouble::Verdict)
-        {
-            return;
-        }
-        let core = self.daemon.as_ref().map(|daemon| daemon.core().snapshot());
-        if core.is_some_and(|core| core.alarms.contains_key(&Alarm::MetadataDead)) {
-            sys.stop = Some(Stop::Restart { back_ms: 10 });
         }
     }
 
@@ -226,27 +210,11 @@ impl Sim {
                 (None, Some(daemon)) => {
                     daemon.run(event);
                     self.is_told();
-                    self.is_in_service();
                 }
                 (None, None) => {}
             },
         }
         true
-    }
-
-    /// A spare that was away excuses for longer than until the next trial only if the metadata were given up meanwhile.
-    fn is_in_service(&self) {
-        let mut sys = self.sys.lock();
-        let trial = sys.away / 4 + 2 * SECOND;
-        let over = !sys.spare.gone && sys.now > sys.back_at + trial;
-        if !over || !sys.oracle.excuses.is_endless(Trouble::Verdict) {
-            return;
-        }
-        let alarms = self.daemon.as_ref().map(|daemon| daemon.core().snapshot().alarms);
-        if alarms.is_some_and(|alarms| !alarms.contains_key(&Alarm::MetadataDead)) {
-            let now = sys.now;
-            sys.oracle.excuses.set(Trouble::Verdict, now);
-        }
     }
 
     /// What a flush of the daemon's has lost, the kernel has heard of before the daemon does anything else (I7).
@@ -298,13 +266,7 @@ impl Sim {
         self.daemon = Some(daemon);
         let mut sys = self.sys.lock();
         match self.wrong {
-            None => {
-                sys.say(|| "the daemon is up".to_owned());
-                let until = sys.now + step::GRACE;
-                if !sys.spare.gone {
-                    sys.oracle.excuses.set_if_endless(Trouble::Verdict, until);
-                }
-            }
+            None => sys.say(|| "the daemon is up".to_owned()),
             // The kernel did not say that it has a table in use: the claim must be refused; see there.
             Some(Stop::RolledBack { back_ms }) => {
                 sys.daemon_in(back_ms * 1000 + 3 * SECOND, Ev::Continue);

@@ -65,15 +65,26 @@ impl Sys {
         }
     }
 
+    /// The daemon writes a superblock.
+    pub(crate) fn at_superblock(&mut self) {
+        match self.gone_at.take() {
+            Some((0, ms)) => {
+                self.say(|| "  the spare goes away".to_owned());
+                self.cover.trouble("gone in a superblock");
+                self.spare.gone = true;
+                self.disk_away(Which::Spare, ms);
+            }
+            Some((copies, ms)) => self.gone_at = Some((copies - 1, ms)),
+            None => {}
+        }
+    }
+
     /// The disk answers nothing well, and is back after a time.
     fn disk_away(&mut self, disk: Which, ms: u64) {
         self.kernel_in(ms * 1000, Ev::Back(disk == Which::Spare));
         self.trouble(Trouble::Gone, ms * 1000 + GRACE);
         self.trouble(Trouble::Verdict, ms * 1000 + GRACE);
         if disk == Which::Spare {
-            self.away = ms * 1000;
-            // Its metadata may be given up until it is opened anew.
-            self.trouble(Trouble::Verdict, u64::MAX);
             self.trouble(Trouble::Spare, ms * 1000 + GRACE);
         }
     }
@@ -151,6 +162,7 @@ impl Sys {
                 self.disk(disk).gone = true;
                 self.disk_away(disk, ms);
             }
+            Op::GoneAtSuperblock { copies, ms } => self.gone_at = Some((copies, ms)),
             // One right after another could fail a block twice, and nothing between: such a block is bad.
             Op::Storm { disk, ms } if self.now >= self.next_storm => {
                 self.disk(disk).storm = true;

@@ -99,6 +99,8 @@ pub struct Sys {
     pub stop: Option<Stop>,
     /// A crash after so many more I/Os of the daemon.
     pub fuse: Option<(u64, Stop)>,
+    /// See `Op::GoneAtSuperblock`.
+    pub gone_at: Option<(u32, u64)>,
     /// No other storm begins before.
     pub next_storm: u64,
     /// What the daemon is at.
@@ -132,10 +134,6 @@ pub struct Sys {
     strayed: bool,
     /// A flush of the daemon's has failed, and the kernel has not heard of it.
     pub untold: bool,
-    /// When a disk came back last.
-    pub back_at: u64,
-    /// How long the spare was away last.
-    pub away: u64,
     /// The device is to be removed, and made again after so many milliseconds, perhaps by a module that is loaded anew.
     pub removing: Option<(u64, bool)>,
     /// Of the module that is loaded.
@@ -174,6 +172,7 @@ impl Sys {
             life: 0,
             stop: None,
             fuse: None,
+            gone_at: None,
             next_storm: 0,
             task: Task::Open,
             regions: Vec::new(),
@@ -191,8 +190,6 @@ impl Sys {
             strayed: false,
             untold: false,
             opening: false,
-            back_at: 0,
-            away: 0,
             removing: None,
             family: 1,
             removed: false,
@@ -256,7 +253,6 @@ impl Sys {
                 self.say(|| "  a disk is back".to_owned());
                 let disk = if spare { &mut self.spare } else { &mut self.data };
                 (disk.gone, disk.storm) = (false, false);
-                self.back_at = self.now;
             }
             _ if boot == self.boot => self.kernel_event(event),
             _ => {}
@@ -374,6 +370,9 @@ impl Sys {
         }
         if region == Some(Region::Log(0)) {
             self.log.push(sector - self.mirror(0));
+        }
+        if region == Some(Region::Label) && !self.opening {
+            self.at_superblock();
         }
         let put = self.misdirected(sector, buf.len() as u64 / 512, fate);
         let result = self.spare_view().write(put, buf, true, false, fate);

@@ -81,7 +81,7 @@ fn after_a_dead_mirror_has_come_back() {
 fn while_reopening_after_superblocks_that_could_not_be_flushed() {
     let (mut store, before) = settled();
     store.disk.flushes = vec![true, false, false, false];
-    assert!(matches!(store.checkpoint(), Err(CommitError::Dead(_))));
+    assert!(matches!(store.checkpoint(), Err(CommitError::Superblock(_))));
     let mut disk = store.into_disk();
     assert_eq!(open(&mut disk).table(), &before);
     crash(&disk, &before, &before);

@@ -80,10 +80,6 @@ impl Excuses {
         *at = if *at == u64::MAX { until } else { *at };
     }
 
-    pub fn is_endless(&self, trouble: Trouble) -> bool {
-        self.until[trouble as usize] == u64::MAX
-    }
-
     pub fn lasts(&self, trouble: Trouble, now: u64) -> bool {
         now <= self.until[trouble as usize]
     }

@@ -44,6 +44,7 @@ operations! {
     format_fresh format_over restore_anew
     a_commit group_commit restated_after_a_flush restated_after_a_write heal retire
     checkpoint checkpoint_and_a_commit checkpoint_loses_a_mirror checkpoint_flushes_fail
+    owed_checkpoint owed_death_of_a_mirror
     mirror_0_dead mirror_1_dead repair_of_copies repair_of_a_dead_mirror
     open take_over close
 }

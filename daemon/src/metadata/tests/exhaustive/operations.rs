@@ -214,6 +214,24 @@ pub fn checkpoint_flushes_fail() -> Operation {
     })
 }
 
+pub fn owed_checkpoint() -> Operation {
+    on("checkpoint owed, a commit", None, |store| {
+        let number = store.superblock().number;
+        store.disk.flushes = [true, false, false, false].into();
+        assert!(matches!(store.checkpoint(), Err(CommitError::Superblock(_))));
+        let found = commit(store, &one(store));
+        assert_eq!(store.superblock().number, number + 1);
+        found
+    })
+}
+
+pub fn owed_death_of_a_mirror() -> Operation {
+    on("mirror 0 dead, owed", Some(0), |store| {
+        store.disk.flushes = [true, true, false, false, false].into();
+        dead(store, 0)
+    })
+}
+
 pub fn mirror_0_dead() -> Operation {
     on("mirror 0 declared dead", Some(0), |store| dead(store, 0))
 }
