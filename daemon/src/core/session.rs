@@ -206,3 +206,30 @@ fn missing(retired: &[(Slot, Sectors)], table: &Table) -> Vec<(Slot, Sectors)> {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_what_no_known_run_covers() {
+        let run = |&(slot, len): &(u64, u64)| (Slot(slot), Sectors(len));
+        for (listed, known, wanted) in [
+            (&[(64, 8)][..], &[][..], &[(64, 8)][..]),
+            (&[(64, 8)], &[(64, 8)], &[]),
+            (&[(64, 8)], &[(64, 2)], &[(66, 6)]),
+            (&[(64, 8)], &[(66, 2), (70, 2)], &[(64, 2), (68, 2)]),
+            (&[(64, 8), (80, 8)], &[(68, 16)], &[(64, 4), (84, 4)]),
+            (&[(64, 8), (72, 8)], &[(60, 40)], &[]),
+            (&[(64, 8), (80, 8)], &[(72, 8)], &[(64, 8), (80, 8)]),
+        ] {
+            let mut table = Table::default();
+            for (slot, len) in known.iter().map(run) {
+                table.apply(&Change::Retire { slot, len });
+            }
+            let listed: Vec<_> = listed.iter().map(run).collect();
+            let wanted: Vec<_> = wanted.iter().map(run).collect();
+            assert_eq!(missing(&listed, &table), wanted, "{listed:?} {known:?}");
+        }
+    }
+}

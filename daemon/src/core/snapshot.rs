@@ -126,3 +126,18 @@ impl Device {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_notes_are_kept() {
+        let mut notes = Notes::default();
+        for n in 0..100 {
+            notes.add(Duration::from_secs(n), Happening::Released(FaultId(n)));
+        }
+        let kept: Vec<u64> = notes.0.iter().map(|note| note.at.as_secs()).collect();
+        assert_eq!(kept, (100 - NOTES as u64..100).collect::<Vec<_>>());
+    }
+}

@@ -359,6 +359,9 @@ impl Maker {
                 Op::FailFlush { disk, flushes: 1, drops: one }
             }
             Flavour::Transport if spoilt < 4 && self.rng.chance(50) => {
+                // It tears what is being written, four superblocks perhaps, and damage may take the fifth.
+                let damage = self.flavours.contains(&Flavour::Metadata);
+                let disk = if damage { Which::Data } else { disk };
                 Op::Storm { disk, ms: ms.min(500) }
             }
             Flavour::Transport if spoilt < 4 && !one && self.rng.chance(30) => {

@@ -4,8 +4,8 @@ use super::scripts::*;
 use crate::core::Durable;
 use crate::core::event::*;
 use crate::core::snapshot::Counters;
-use crate::table::Table;
-use crate::units::{Sector, Sectors};
+use crate::table::{Kind, Table};
+use crate::units::{Sector, Sectors, Slot};
 
 fn open(pieces: &[(Piece, Status)]) -> Listed {
     fault(write(), State::Open, pieces)
@@ -110,4 +110,36 @@ fn a_slot_that_the_kernel_refuses_is_not_asked_for_again() {
         script.expect(refused(), &[place]);
     }
     script.expect(refused(), &[Action::Fail { fault: ID }]);
+}
+
+#[test]
+fn results_of_other_pieces_than_were_asked_for_are_an_attempt() {
+    let mut script = Script::serving(Table::default());
+    let pieces: Vec<_> = (0..4).map(|at| piece(at, 1, None)).collect();
+    let tried = || [Action::Try { fault: ID, pieces: pieces.clone() }];
+    script.listed(open(&[]), &tried());
+    for _ in 0..3 {
+        script.done(&[]);
+        script.bell();
+        script.listed(open(&[(piece(0, 4, None), Status::Ok)]), &tried());
+    }
+    script.done(&[]);
+    script.bell();
+    script.listed(open(&[(piece(0, 4, None), Status::Ok)]), &[Action::Fail { fault: ID }]);
+}
+
+#[test]
+fn a_snapshot_has_sums_and_what_is_wrong_now() {
+    let mut script = Script::serving(table(&[
+        extent(0, 3, Kind::PoisonData),
+        extent(10, 2, Kind::PoisonSlot(Slot(64))),
+        extent(20, 5, Kind::Mapped(Slot(72))),
+        extent(30, 1, Kind::Mapped(Slot(80))),
+    ]));
+    let seen = script.device.snapshot();
+    assert_eq!((seen.poisoned, seen.mapped, seen.extents), (Sectors(5), Sectors(6), 4));
+    assert_eq!(seen.alarms.len(), 0);
+    script.device.handle(script.now, Event::FlushFailed);
+    let alarms = script.device.snapshot().alarms;
+    assert_eq!(alarms.keys().collect::<Vec<_>>(), [&Alarm::SpareFlush]);
 }

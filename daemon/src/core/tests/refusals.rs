@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::scripts::*;
 use crate::core::Policy;
+use crate::core::device::Phase;
 use crate::core::event::*;
 use crate::table::{Kind, Table};
 
@@ -120,4 +121,44 @@ fn a_fault_without_a_held_bio_is_released() {
     let mut script = Script::serving(Table::default());
     let left = Flags { held: false, ..write() };
     script.listed(fault(left, State::Open, &[]), &[Action::Release { fault: ID }]);
+}
+
+#[test]
+fn a_table_that_the_kernel_refuses_is_not_sent_again() {
+    for refusal in [Refusal::Invalid, Refusal::Exists] {
+        let poison = extent(0, 1, Kind::PoisonData);
+        let mut script = Script::start(false, table(&[poison]));
+        script.expect(Event::Claimed(Ok(())), &[Action::Load(vec![Load::Extent(poison)])]);
+        let actions = script.device.handle(script.now, Event::Loaded(Err(refusal)));
+        assert!(
+            matches!(actions[..], [Action::Alarm { alarm: Alarm::Refused, .. }]),
+            "{actions:?}"
+        );
+        assert_eq!(script.device.snapshot().phase, Phase::Refused);
+    }
+}
+
+#[test]
+fn answers_of_a_claim_that_was_lost_change_nothing() {
+    let mut script = Script::start(false, table(&[extent(0, 1, Kind::PoisonData)]));
+    script.device.handle(script.now, Event::Claimed(Ok(())));
+    script.expect(Event::OwnerLost, &[CLAIM]);
+    script.expect(Event::Loaded(Ok(())), &[]);
+    script.expect(Event::ReadyDone(Ok(())), &[]);
+    script.expect(Event::RetiredListed(Ok(Vec::new())), &[]);
+    assert_eq!(script.device.snapshot().phase, Phase::Claiming);
+}
+
+#[test]
+fn what_was_retired_is_asked_for_until_it_is_told() {
+    let mut script = Script::start(true, Table::default());
+    script.expect(Event::Claimed(Ok(())), &[Action::ListRetired]);
+    let second = Duration::from_secs(1);
+    let refused = || Event::RetiredListed(Err(Refusal::NoMemory));
+    script.expect(refused(), &[Action::SetTimer(script.now + second)]);
+    script.now += second;
+    script.expect(Event::Tick, &[CLAIM]);
+
+    let mut script = Script::serving(Table::default());
+    script.expect(refused(), &[Action::SetTimer(script.now + SOON)]);
 }
