@@ -217,7 +217,9 @@ impl<D: Disk> Store<D> {
         loop {
             match self.settle() {
                 Ok(()) => self.attempts = 0,
-                Err(e) if self.attempts == self.reserve() => return Err(self.die(e.to_string())),
+                Err(CommitError::Superblock(why)) if self.attempts == self.reserve() => {
+                    return Err(self.die(format!("no superblock could be written ({why})")));
+                }
                 Err(e) => {
                     self.attempts += 1;
                     self.pending = Some(changes);
@@ -318,21 +320,12 @@ impl<D: Disk> Store<D> {
         Ok(())
     }
 
-    /// Puts the superblock that is owed in force. One copy known to be whole is kept until another holds the new one
-    /// durably.
+    /// Puts the superblock that is owed in force.
     fn settle(&mut self) -> Result<(), CommitError> {
         let Some(next) = self.owed.take() else { return Ok(()) };
         let mut why = String::new();
         for _ in 0..TRIES {
-            let kept = self.current.iter().position(|&current| current).unwrap_or(0);
-            let others: Vec<usize> = (0..COPIES.len()).filter(|&copy| copy != kept).collect();
-            let mut done = self.put_copies(&next, &others);
-            if let Ok(written) = done {
-                let last = self.put_copies(&next, &[kept]);
-                // Without another copy left, all depends on the kept one.
-                done = if written { Ok(true) } else { last };
-            }
-            match done {
+            match self.put_all_copies(&next) {
                 Ok(true) => {
                     self.tell_of_lost_mirrors(&next);
                     self.superblock = next;
@@ -344,6 +337,25 @@ impl<D: Disk> Store<D> {
         }
         self.owed = Some(next);
         Err(CommitError::Superblock(why))
+    }
+
+    /// A cut takes what is being written, so one copy known to be whole is kept until another holds the new one
+    /// durably; where none is known, they are written one at a time.
+    fn put_all_copies(&mut self, next: &Superblock) -> std::io::Result<bool> {
+        let all = 0..COPIES.len();
+        let rounds = match self.current.iter().position(|&current| current) {
+            Some(kept) => vec![all.filter(|&copy| copy != kept).collect(), vec![kept]],
+            None => all.map(|copy| vec![copy]).collect(),
+        };
+        let mut written = false;
+        for copies in rounds {
+            match self.put_copies(next, &copies) {
+                Ok(any) => written |= any,
+                Err(e) if !written => return Err(e),
+                Err(_) => {}
+            }
+        }
+        Ok(written)
     }
 
     fn tell_of_lost_mirrors(&self, next: &Superblock) {

@@ -233,6 +233,32 @@ fn until_it_is_known(store: &mut Store<RamDisk>, changes: &[Change]) -> (Option<
     unreachable!("it ends")
 }
 
+/// One copy was bad, and the spare refused the others for a while, so none was known to be whole. A cut took the four
+/// that were written together next.
+#[test]
+fn without_a_copy_known_to_be_whole_they_are_written_one_at_a_time() {
+    let mut store = used();
+    store.disk.break_block(COPIES[0]);
+    store.checkpoint().unwrap();
+    for at in COPIES {
+        store.disk.bad_writes.extend(block_of(at));
+    }
+    assert!(matches!(store.checkpoint(), Err(CommitError::Superblock(_))));
+    assert_eq!(store.current_copies(), 0);
+    store.disk.bad_writes = block_of(COPIES[0]).collect();
+    store.disk.settle();
+    let before = store.table().clone();
+    let change = map(store.superblock(), 9);
+    let _ = store.commit(&[change]).unwrap();
+    assert_eq!(store.current_copies(), 4);
+    let after = store.table().clone();
+    // Writes that were under way tear the blocks around them.
+    store.disk.crashes(5, 200, |state, done| {
+        let found = open(state).table().clone();
+        assert!(found == after || (found == before && !done), "a third table");
+    });
+}
+
 /// It was given up until it was opened anew, for an absence of a moment.
 #[test]
 fn a_spare_that_is_away_while_a_superblock_is_written_is_not_given_up() {

@@ -1,6 +1,6 @@
 //! The end of the machine's power, of the device, or of the module.
 
-use super::{Ev, Kernel, Sys, Trouble, Which};
+use super::{Ev, Kernel, Stop, Sys, Trouble, Which};
 
 impl Sys {
     /// The power fails: what is on its way to a disk may have landed.
@@ -41,7 +41,9 @@ impl Sys {
 
     /// Nor while the daemon is shown an old spare, which only an instance can tell from the right one.
     pub(super) fn remove_if_idle(&mut self) {
-        if self.oracle.pending() > 0 || !self.k.is_idle() || self.view.is_some() {
+        // What knows better than a spare that is rolled back, or about to be, stays.
+        let rolled_back = self.view.is_some() || matches!(self.stop, Some(Stop::RolledBack { .. }));
+        if self.oracle.pending() > 0 || !self.k.is_idle() || rolled_back {
             return;
         }
         if let Some((ms, anew)) = self.removing.take() {
