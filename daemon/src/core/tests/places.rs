@@ -15,12 +15,7 @@ fn open(pieces: &[(Piece, Status)]) -> Listed {
 fn what_happens_is_counted() {
     let mut script = Script::serving(Table::default());
     script.place(64);
-    script.done(&[]);
-    script.bell();
-    let listed = vec![open(&[(piece(1, 1, mapped(64)), Status::IoErr)])];
-    let event = Event::FaultsListed(Ok((script.instance(true), listed)));
-    let place = Action::Place { fault: ID, pieces: vec![piece(1, 1, mapped(72))] };
-    assert_eq!(script.reads(event, &SOUND), std::slice::from_ref(&place));
+    let place = script.place_again(64, 72);
     script.done(&[]);
     script.bell();
     script.fails = 1;
@@ -84,13 +79,8 @@ fn four_slots_that_fail_end_a_write() {
     let mut slot = 64;
     script.place(slot);
     for _ in 0..3 {
-        script.done(&[]);
-        script.bell();
-        let listed = vec![open(&[(piece(1, 1, mapped(slot)), Status::IoErr)])];
+        script.place_again(slot, slot + 8);
         slot += 8;
-        let event = Event::FaultsListed(Ok((script.instance(true), listed)));
-        let place = Action::Place { fault: ID, pieces: vec![piece(1, 1, mapped(slot))] };
-        assert_eq!(script.reads(event, &SOUND), [place]);
     }
     script.done(&[]);
     script.bell();
@@ -115,8 +105,7 @@ fn a_slot_that_the_kernel_refuses_is_not_asked_for_again() {
 #[test]
 fn results_of_other_pieces_than_were_asked_for_are_an_attempt() {
     let mut script = Script::serving(Table::default());
-    let pieces: Vec<_> = (0..4).map(|at| piece(at, 1, None)).collect();
-    let tried = || [Action::Try { fault: ID, pieces: pieces.clone() }];
+    let tried = || [Action::Try { fault: ID, pieces: blocks() }];
     script.listed(open(&[]), &tried());
     for _ in 0..3 {
         script.done(&[]);

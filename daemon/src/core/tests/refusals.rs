@@ -11,10 +11,6 @@ use crate::table::{Kind, Table};
 const SOON: Duration = Duration::from_millis(100);
 const CLAIM: Action = Action::Claim { commit: 5, area: AREA };
 
-fn pieces() -> Vec<Piece> {
-    (0..4).map(|i| piece(i, 1, None)).collect()
-}
-
 #[test]
 fn for_want_of_a_claim_there_is_another_one() {
     for refusal in [Refusal::NotOwner, Refusal::NoInstance, Refusal::Link] {
@@ -40,7 +36,7 @@ fn for_any_other_reason_the_next_listing_decides() {
 #[test]
 fn what_is_refused_as_wrong_is_an_attempt_and_what_came_too_late_is_none() {
     let open = || fault(write(), State::Open, &[]);
-    let tried = Action::Try { fault: ID, pieces: pieces() };
+    let tried = Action::Try { fault: ID, pieces: blocks() };
     let refused = |refusal| Event::VerdictDone { fault: ID, result: Err(refusal) };
     let mut script = Script::serving(Table::default());
     for _ in 0..20 {
@@ -81,7 +77,7 @@ fn a_ready_instance_refuses_a_load_and_is_adopted() {
 fn faults_and_claim_go_with_their_instance() {
     let served = || {
         let mut script = Script::serving(Table::default());
-        let pieces = pieces();
+        let pieces = blocks();
         script.listed(fault(write(), State::Open, &[]), &[Action::Try { fault: ID, pieces }]);
         script
     };
@@ -109,7 +105,7 @@ fn what_failed_under_another_owner_is_asked_for() {
         ([(slot, Status::Ok), (direct, Status::Medium)], false),
     ] {
         let mut script = Script::serving(Table::default());
-        let mut actions = vec![Action::Try { fault: ID, pieces: pieces() }];
+        let mut actions = vec![Action::Try { fault: ID, pieces: blocks() }];
         actions.extend(wanted.then_some(Action::ListRetired));
         script.listed(fault(write(), State::Open, &results), &actions);
     }

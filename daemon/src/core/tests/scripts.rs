@@ -26,6 +26,11 @@ pub(super) fn piece(offset: u64, len: u64, kind: Option<Kind>) -> Piece {
     Piece { offset: Sectors(offset), len: Sectors(len), kind }
 }
 
+/// What is tried of a fault.
+pub(super) fn blocks() -> Vec<Piece> {
+    (0..4).map(|i| piece(i, 1, None)).collect()
+}
+
 pub(super) fn mapped(slot: u64) -> Option<Kind> {
     Some(Kind::Mapped(Slot(slot)))
 }
@@ -123,7 +128,7 @@ impl Script {
 
     /// A write whose second of four sectors is bad, up to its PLACE in `slot`.
     pub(super) fn place(&mut self, slot: u64) -> Action {
-        let tries: Vec<Piece> = (0..4).map(|i| piece(i, 1, None)).collect();
+        let tries = blocks();
         let pieces = tries.clone();
         self.listed(fault(write(), State::Open, &[]), &[Action::Try { fault: ID, pieces }]);
         self.done(&[]);
@@ -135,6 +140,17 @@ impl Script {
         let event = Event::FaultsListed(Ok((instance, listed)));
         let place = Action::Place { fault: ID, pieces: vec![piece(1, 1, mapped(slot))] };
         assert_eq!(self.reads_twice(event, &[&SOUND, &SOUND]), std::slice::from_ref(&place));
+        place
+    }
+
+    /// The slot of its PLACE has failed, and another one follows.
+    pub(super) fn place_again(&mut self, failed: u64, slot: u64) -> Action {
+        self.done(&[]);
+        self.bell();
+        let listed = fault(write(), State::Open, &[(piece(1, 1, mapped(failed)), Status::IoErr)]);
+        let event = Event::FaultsListed(Ok((self.instance(true), vec![listed])));
+        let place = Action::Place { fault: ID, pieces: vec![piece(1, 1, mapped(slot))] };
+        assert_eq!(self.reads(event, &SOUND), std::slice::from_ref(&place));
         place
     }
 
@@ -175,7 +191,7 @@ fn a_write_goes_slot_flush_check_commit_install() {
 #[test]
 fn a_write_that_the_disk_takes_in_pieces_needs_no_commit() {
     let mut script = Script::serving(Table::default());
-    let tries: Vec<Piece> = (0..4).map(|i| piece(i, 1, None)).collect();
+    let tries = blocks();
     let pieces = tries.clone();
     script.listed(fault(write(), State::Open, &[]), &[Action::Try { fault: ID, pieces }]);
     script.done(&[]);
@@ -250,12 +266,7 @@ fn a_flush_that_failed_before_the_place_was_reported_voids_it_too() {
 fn a_slot_that_fails_is_retired_by_the_commit_that_names_the_next() {
     let mut script = Script::serving(Table::default());
     script.place(64);
-    script.done(&[]);
-    script.bell();
-    let failed = fault(write(), State::Open, &[(piece(1, 1, mapped(64)), Status::IoErr)]);
-    let event = Event::FaultsListed(Ok((script.instance(true), vec![failed])));
-    let place = Action::Place { fault: ID, pieces: vec![piece(1, 1, mapped(72))] };
-    assert_eq!(script.reads(event, &SOUND), [place]);
+    script.place_again(64, 72);
     script.flushed(72);
     let changes = vec![
         Change::Retire { slot: Slot(64), len: Sectors(8) },

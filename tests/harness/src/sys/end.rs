@@ -39,9 +39,8 @@ impl Sys {
         self.oracle.excuses.set(Trouble::Unowned, u64::MAX);
     }
 
-    /// Nor while the daemon is shown an old spare, which only an instance can tell from the right one.
+    /// Nor while the daemon is shown an old spare, or about to be, which only an instance can tell from the right one.
     pub(super) fn remove_if_idle(&mut self) {
-        // What knows better than a spare that is rolled back, or about to be, stays.
         let rolled_back = self.view.is_some() || matches!(self.stop, Some(Stop::RolledBack { .. }));
         if self.oracle.pending() > 0 || !self.k.is_idle() || rolled_back {
             return;
