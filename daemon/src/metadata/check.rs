@@ -70,3 +70,29 @@ pub(super) fn read<D: Disk>(
     let recovered = recover::contents(disk, &superblock, false, findings)?;
     Ok((superblock, recovered))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_is_clean_a_problem_is_usable_and_a_fatal_one_is_neither() {
+        let note = Severity::Note;
+        for (severities, clean, usable) in [
+            (&[][..], true, true),
+            (&[note], true, true),
+            (&[Severity::Problem], false, true),
+            (&[note, Severity::Problem], false, true),
+            (&[Severity::Fatal], false, false),
+            (&[note, Severity::Problem, Severity::Fatal], false, false),
+        ] {
+            let finding = |&severity: &Severity| {
+                let note = Finding::note("label".to_owned(), None, "is in use".to_owned());
+                Finding { severity, ..note }
+            };
+            let findings = severities.iter().map(finding).collect();
+            let report = Report { findings, extents: None, sequence: None };
+            assert_eq!((report.is_clean(), report.is_usable()), (clean, usable), "{severities:?}");
+        }
+    }
+}

@@ -171,8 +171,42 @@ mod tests {
     fn a_small_spare_is_refused_with_the_size_it_needs() {
         let error = Geometry::plan(Sectors(9216), Sectors(8)).unwrap_err();
         let Error::TooSmall { needed, .. } = error else { panic!("{error}") };
-        assert!(Geometry::plan(needed, Sectors(8)).is_ok());
+        let least = Geometry::plan(needed, Sectors(8)).unwrap();
+        assert_eq!(least.slot_sectors, Sectors(MIN_SLOTS * 8));
         assert!(Geometry::plan(needed - Sectors(8), Sectors(8)).is_err());
+    }
+
+    #[test]
+    fn nothing_has_the_place_of_another_thing() {
+        let geometry = Geometry::plan(Sectors(32 * MIB), Sectors(8)).unwrap();
+        let mut taken: Vec<Slot> = COPIES.to_vec();
+        for mirror in 0..2 {
+            taken.extend((0..geometry.log_blocks.into()).map(|n| geometry.log_block(mirror, n)));
+            for area in 0..2 {
+                let start = geometry.checkpoint_area(mirror, area);
+                taken.extend(
+                    (0..geometry.checkpoint_blocks).map(|n| block_at(start, n, geometry.unit)),
+                );
+            }
+        }
+        let slots = geometry.slot_sectors.0 / geometry.unit.0;
+        taken.extend((0..slots as u32).map(|n| block_at(geometry.slots, n, geometry.unit)));
+        taken.sort();
+        assert!(taken.windows(2).all(|two| two[0] + geometry.unit <= two[1]));
+        assert_eq!(*taken.last().unwrap() + geometry.unit, Slot(0) + geometry.spare);
+    }
+
+    #[test]
+    fn areas_grow_with_the_spare_within_limits() {
+        let areas = |mib| {
+            let geometry = Geometry::plan(Sectors(mib * MIB), Sectors(8)).unwrap();
+            (geometry.log_blocks, geometry.checkpoint_blocks)
+        };
+        // 167 entries a block.
+        assert_eq!(areas(8), (32, 13));
+        assert_eq!(areas(32), (128, 50));
+        assert_eq!(areas(1024), (1024, 1570));
+        assert_eq!(areas(1024 * 1024), (1024, 6279));
     }
 
     #[test]
@@ -187,9 +221,38 @@ mod tests {
             Geometry { mirrors: [Slot(8192), good.mirrors[1]], ..good },
             Geometry { spare: good.spare - Sectors(8), ..good },
             Geometry { log_blocks: 0, ..good },
+            Geometry { checkpoint_blocks: 0, ..good },
             Geometry { checkpoint_blocks: u32::MAX, ..good },
         ] {
             assert!(bad.validate().is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn each_limit_is_allowed_and_one_more_is_refused() {
+        let with = |log: u64, checkpoint: u64, slots: u64| {
+            let (log_blocks, checkpoint_blocks) = (log as u32, checkpoint as u32);
+            let mirror = mirror_blocks(log_blocks, checkpoint_blocks) * 8;
+            let first = Slot(HEAD.0);
+            let second = first + Sectors(mirror + slots);
+            let geometry = Geometry {
+                unit: Sectors(8),
+                spare: Sectors(second.0 + mirror),
+                slots: first + Sectors(mirror),
+                slot_sectors: Sectors(slots),
+                mirrors: [first, second],
+                log_blocks,
+                checkpoint_blocks,
+            };
+            geometry.validate()
+        };
+        let slots = MAX_SLOT_SECTORS.0;
+        assert_eq!(with(MAX_LOG, MAX_ENTRIES, slots), Ok(()));
+        assert_eq!(with(MIN_LOG, 1, slots), Ok(()));
+        assert!(with(MAX_LOG + 1, 1, slots).unwrap_err().contains("log"));
+        assert!(with(MIN_LOG - 1, 1, slots).unwrap_err().contains("log"));
+        assert!(with(MIN_LOG, MAX_ENTRIES + 1, slots).unwrap_err().contains("checkpoints"));
+        assert!(with(MIN_LOG, 0, slots).unwrap_err().contains("checkpoints"));
+        assert!(with(MIN_LOG, 1, slots + 8).unwrap_err().contains("slot area"));
     }
 }

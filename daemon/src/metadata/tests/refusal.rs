@@ -2,7 +2,8 @@
 //! say what to do.
 
 use super::*;
-use crate::metadata::layout::COPIES;
+use crate::metadata::format::format_with;
+use crate::metadata::layout::{COPIES, Geometry};
 use crate::metadata::{Disk, Error};
 
 fn refusal(disk: RamDisk, expect: &Expect) -> String {
@@ -49,6 +50,14 @@ fn disks_without_a_label_truncated_or_with_larger_blocks() {
     odd.physical = 3 * 4096;
     let error = format(&mut odd, &request()).unwrap_err();
     says(&error.to_string(), &["12288 bytes", "use another disk"]);
+    let with_blocks = |bytes| {
+        let mut large = RamDisk::new(16 * SPARE);
+        large.physical = bytes;
+        format(&mut large, &request())
+    };
+    assert_eq!(with_blocks(512 << 10).unwrap().geometry.unit, Sectors(1024));
+    let error = with_blocks(1 << 20).unwrap_err();
+    says(&error.to_string(), &["1048576 bytes", "use another disk"]);
 }
 
 #[test]
@@ -118,6 +127,47 @@ fn formatting_needs_room_identities_and_an_unlabelled_disk() {
     bad.break_block(COPIES[2]);
     says(&format(&mut bad, &request()).unwrap_err().to_string(), &["cannot write", "sector 2048"]);
     assert_eq!(bad.size(), Sectors(SPARE));
+    let geometry = formatted_geometry();
+    for mirror in 0..2 {
+        for position in [0, u64::from(geometry.log_blocks) - 1] {
+            let mut bad = RamDisk::new(SPARE);
+            bad.break_block(geometry.log_block(mirror, position));
+            says(&format(&mut bad, &request()).unwrap_err().to_string(), &["cannot write"]);
+        }
+    }
+}
+
+fn formatted_geometry() -> Geometry {
+    Superblock::decode(Slot(0), &formatted().bytes(Slot(0), 4096)).unwrap().geometry
+}
+
+#[test]
+fn formatting_leaves_nothing_in_the_logs() {
+    let mut disk = RamDisk::new(SPARE);
+    disk.put(Slot(0), &vec![0xff; (SPARE * 512) as usize]);
+    format(&mut disk, &request()).unwrap();
+    let geometry = formatted_geometry();
+    for mirror in 0..2 {
+        let log = disk.bytes(geometry.log_block(mirror, 0), geometry.log_blocks as usize * 4096);
+        assert!(log.iter().all(|&byte| byte == 0));
+    }
+}
+
+/// As many extents as a checkpoint has room for, and one more.
+#[test]
+fn a_table_that_the_spare_has_no_room_for() {
+    let room = formatted_geometry().max_entries() as u64;
+    let table = |extents: u64| {
+        let mut table = Table::default();
+        (0..extents).for_each(|n| table.apply(&poison(n)));
+        table
+    };
+    let formatted = |extents| format_with(&mut RamDisk::new(SPARE), &request(), &table(extents), 1);
+    let full = formatted(room).unwrap();
+    assert_eq!(u64::from(full.checkpoint.entries), room);
+    assert_eq!(full.checkpoint.blocks, full.geometry.checkpoint_blocks);
+    let error = formatted(room + 1).unwrap_err();
+    says(&error.to_string(), &[&format!("{} extents", room + 1), &format!("room for {room}")]);
 }
 
 #[test]
