@@ -1,7 +1,8 @@
 //! What is lost and tolerated, and what is lost and refused.
 
 use super::*;
-use crate::metadata::block::{Header, Kind as Block};
+use crate::metadata::block::{HEADER, Header, Kind as Block, Label};
+use crate::metadata::device::read_blocks;
 use crate::metadata::layout::COPIES;
 use crate::metadata::{CommitError, Error, check, identify, repair};
 use ram::Random;
@@ -438,4 +439,55 @@ fn check_names_every_loss_and_repair_ends_them() {
     assert!(after.is_clean(), "{:?}", after.findings);
     let store = open(disk);
     assert_eq!((store.table(), store.superblock().live), (&table, [true, true]));
+}
+
+/// Whole, and for its place; only that it is another's tells it apart.
+#[test]
+fn a_block_of_another_checkpoint_is_not_taken_for_ones_own() {
+    let mut store = used();
+    store.checkpoint().unwrap();
+    let (table, checkpoint) = (store.table().clone(), store.superblock().checkpoint.clone());
+    let at = store.geometry().checkpoint_area(0, checkpoint.area);
+    let disk = store.close().unwrap();
+    let bytes = disk.bytes(at, 4096);
+    let own = Header::open(Block::Checkpoint, at, &bytes).unwrap();
+    for other in [
+        Header { label: Label { nonce: own.label.nonce + 1, ..own.label }, ..own },
+        Header { epoch: own.epoch + 1, ..own },
+        Header { ordinal: own.ordinal + 1, ..own },
+        Header { sequence: own.sequence + 1, ..own },
+    ] {
+        let (mut disk, mut block) = (disk.clone(), bytes.clone());
+        // Its content is another's, too.
+        block[4095] ^= 1;
+        block[HEADER] ^= 1;
+        other.seal(&mut block);
+        disk.put(at, &block);
+        let report = check(&mut disk);
+        let said = report.findings.iter().any(|f| f.what.contains("another checkpoint"));
+        assert!(said && report.is_usable(), "{other:?}: {:?}", report.findings);
+        assert_eq!(open(disk).table(), &table, "{other:?}");
+    }
+}
+
+#[test]
+fn a_bad_block_costs_only_itself_in_areas_of_any_size() {
+    const BLOCKS: u32 = 2 * 256 + 3;
+    let mut disk = RamDisk::new(SPARE);
+    let at = |n: u32| Slot(8 + 8 * u64::from(n));
+    for n in 0..BLOCKS {
+        disk.put(at(n), &[n as u8; 4096]);
+    }
+    let bad = [0, 255, 256, 300, BLOCKS - 1];
+    for subset in 0..1 << bad.len() {
+        let lost = || bad.iter().enumerate().filter(|(i, _)| subset >> i & 1 == 1).map(|(_, n)| *n);
+        disk.bad_reads = lost().flat_map(|n| block_of(at(n))).collect();
+        let mut next = 0;
+        read_blocks(&mut disk, at(0), BLOCKS, Sectors(8), |n, block| {
+            assert_eq!((n, block.is_err()), (next, lost().any(|bad| bad == n)));
+            assert!(block.is_err() || block.unwrap() == [n as u8; 4096]);
+            next += 1;
+        });
+        assert_eq!(next, BLOCKS);
+    }
 }

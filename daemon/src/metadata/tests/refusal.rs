@@ -4,7 +4,7 @@
 use super::*;
 use crate::metadata::format::format_with;
 use crate::metadata::layout::{COPIES, Geometry};
-use crate::metadata::{Disk, Error};
+use crate::metadata::{Disk, Error, repair};
 
 fn refusal(disk: RamDisk, expect: &Expect) -> String {
     Store::open(disk, expect).err().expect("it was not refused").to_string()
@@ -45,6 +45,8 @@ fn disks_without_a_label_truncated_or_with_larger_blocks() {
     says(&refusal(short, &expect()), &["truncated", "use the whole disk"]);
     let mut coarse = formatted();
     coarse.physical = 8192;
+    let text = repair(&mut coarse, &expect()).unwrap_err().to_string();
+    says(&text, &["physical blocks of 16"]);
     says(&refusal(coarse, &expect()), &["physical blocks of 16", "as it was when formatted"]);
     let mut odd = RamDisk::new(SPARE);
     odd.physical = 3 * 4096;
