@@ -39,6 +39,7 @@ impl Simulated {
             lost_bells: 0,
             no_memory: 0,
             lost_answers: 0,
+            lost_requests: 0,
         };
         let disk = |sectors| {
             let mut disk = Medium::new(Image::new(sectors), sectors);
@@ -81,7 +82,7 @@ impl Simulated {
             .map(|mut io| {
                 io.found.sort_unstable();
                 let found = io.found.iter().map(|&(_, tag)| (tag != GARBAGE).then_some(tag));
-                let status = match io.status {
+                let status = match io.status() {
                     Sts::Ok => Status::Ok,
                     Sts::Medium => Status::Medium,
                     Sts::Io => Status::Io,

@@ -41,6 +41,17 @@ impl Checks {
         }
     }
 
+    /// All that is known of a sound sector is what the storm says.
+    pub fn placed_in_a_storm(&mut self, start: u64, pieces: &[Piece], oracle: &Oracle) {
+        for piece in pieces.iter().filter(|p| p.kind == Kind::Mapped) {
+            let at = start + u64::from(piece.offset);
+            let sound = |s: &u64| !self.moved.contains(s) && !oracle.excuses.seemed_bad_itself(*s);
+            if let Some(sector) = (at..at + u64::from(piece.len)).find(sound) {
+                self.violate(format!("I8: sector {sector} was never bad and is placed in a storm"));
+            }
+        }
+    }
+
     pub fn installed(
         &mut self,
         start: u64,

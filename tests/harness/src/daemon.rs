@@ -157,9 +157,12 @@ pub struct Daemon {
     conversation: Conversation<Link, Time>,
     reader: Reader<Open, Time>,
     writer: Writer<Shared<Open, Link>>,
-    reads: Receiver<reader::Job>,
+    /// Of the thread that reads the spare alone, and of the other.
+    reads: [Receiver<reader::Job>; 2],
     writes: Receiver<writer::Job>,
-    reading: VecDeque<reader::Job>,
+    reading: [VecDeque<reader::Job>; 2],
+    /// When each of them goes on: it waits for a slow disk.
+    waits_until: [u64; 2],
     writing: VecDeque<writer::Job>,
     told: VecDeque<Event>,
     port: u32,
@@ -199,9 +202,10 @@ impl Daemon {
         let (mapped, block) = (store.superblock().mapped, store.superblock().block);
         let disks = Disks { data: DevNo::from_wire(DATA_DEV), spare: DevNo::from_wire(SPARE_DEV) };
         let target = Target { disks, sectors: mapped, block };
-        let (to_reader, reads) = channel();
+        let (reader, reads) = channel();
+        let (spare_reader, spare_reads) = channel();
         let (to_writer, writes) = channel();
-        let jobs = Jobs { reader: to_reader.clone(), spare_reader: to_reader, writer: to_writer };
+        let jobs = Jobs { reader, spare_reader, writer: to_writer };
         let clock = Time(sys.clone());
         let conversation = Conversation::new("sim".into(), core, link(), clock, target, jobs);
         let mut guard = sys.lock();
@@ -213,9 +217,10 @@ impl Daemon {
             conversation,
             reader: Reader::new(open(Which::Data), open(Which::Spare), Time(sys.clone())),
             writer: Writer::new(store),
-            reads,
+            reads: [reads, spare_reads],
             writes,
-            reading: VecDeque::new(),
+            reading: Default::default(),
+            waits_until: [0; 2],
             writing: VecDeque::new(),
             told: VecDeque::new(),
             port,
@@ -246,17 +251,7 @@ impl Daemon {
                     now(self.conversation.handle(event));
                 }
             }
-            Ev::Read => {
-                if let Some(job) = self.reading.pop_front() {
-                    self.sys.lock().task = Task::Other;
-                    let retries = job.retries;
-                    let event = self.reader.work(job);
-                    if is_silence(retries, &event) {
-                        self.sys.lock().found_silence();
-                    }
-                    self.tell(event);
-                }
-            }
+            Ev::Read(spare) => self.read(spare),
             Ev::Write => self.write(),
             Ev::Tidy if self.writing.is_empty() => {
                 self.sys.lock().task = Task::Checkpoint;
@@ -266,6 +261,29 @@ impl Daemon {
             _ => {}
         }
         self.hand_on();
+    }
+
+    /// The others go on while one reader waits for its disk.
+    fn read(&mut self, spare: bool) {
+        let at = usize::from(spare);
+        let Some(job) = self.reading[at].pop_front() else { return };
+        {
+            let mut sys = self.sys.lock();
+            let us = sys.slowness(&job);
+            self.waits_until[at] = self.waits_until[at].max(sys.now + us);
+            let wait = self.waits_until[at] - sys.now;
+            if wait > 0 {
+                sys.daemon_in(wait, Ev::Read(spare));
+                return self.reading[at].push_front(job);
+            }
+        }
+        self.sys.lock().task = Task::Other;
+        let tells = self.sys.lock().tells_of_its_disk(&job);
+        let event = self.reader.work(job);
+        if is_silence(&tells, &event) {
+            self.sys.lock().found_silence();
+        }
+        self.tell(event);
     }
 
     fn write(&mut self) {
@@ -298,9 +316,11 @@ impl Daemon {
 
     /// What a turn left to do.
     fn hand_on(&mut self) {
-        while let Ok(job) = self.reads.try_recv() {
-            self.reading.push_back(job);
-            self.later(Ev::Read);
+        for spare in [false, true] {
+            while let Ok(job) = self.reads[usize::from(spare)].try_recv() {
+                self.reading[usize::from(spare)].push_back(job);
+                self.later(Ev::Read(spare));
+            }
         }
         while let Ok(job) = self.writes.try_recv() {
             self.writing.push_back(job);
@@ -343,8 +363,10 @@ fn micros(at: Duration) -> u64 {
     at.as_nanos().div_ceil(1000) as u64
 }
 
-/// Do all places fail that show whether a disk answers? A search, of the few blocks that an I/O here has, reads again what fails.
-fn is_silence(retries: u32, event: &Event) -> bool {
-    let all = matches!(event, Event::ReadDone { results, .. } if !results.contains(&Status::Ok));
-    all && retries == 0
+/// Do all places fail that show whether a disk answers? Two at least, so that one bad sector is no storm.
+fn is_silence(tells: &[bool], event: &Event) -> bool {
+    let Event::ReadDone { results, .. } = event else { return false };
+    let said: Vec<_> = tells.iter().zip(results).filter(|(tells, _)| **tells).collect();
+    let failed = |status: &Status| !matches!(status, Status::Ok | Status::NotDone);
+    said.len() >= 2 && said.iter().all(|(_, status)| failed(status))
 }

@@ -90,6 +90,7 @@ pub fn script(seed: u64) -> Script {
         lost_bells: [0, 10, 50][rng.below(3) as usize],
         no_memory: if requests { 20 } else { 0 },
         lost_answers: if requests { 20 } else { 0 },
+        lost_requests: if requests { 20 } else { 0 },
     };
     let hot = (0..6).map(|_| rng.below(config.sectors / 8 - 16) * 8).collect();
     let part = [Part::Mirror(0), Part::Mirror(1), Part::Copies][rng.below(3) as usize];

@@ -29,6 +29,9 @@ pub struct Config {
     pub no_memory: u64,
     /// Of 1000 requests, so many answers are lost.
     pub lost_answers: u64,
+    /// And so many are lost themselves.
+    #[serde(default)]
+    pub lost_requests: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -79,6 +79,8 @@ impl Sim {
         self.come_to_rest("the end of the script");
         self.same_tables();
         self.read_all();
+        self.write_the_worst();
+        self.same_tables();
         let installed = self.sys.lock().k.cells.clone();
         self.sys.lock().stop = Some(Stop::Cut { off_ms: 10 });
         self.come_to_rest("the last power cut");
@@ -130,8 +132,7 @@ impl Sim {
         let limit = {
             let mut sys = self.sys.lock();
             sys.calm_from = sys.now;
-            let hold = sys.config.hold_ms.max(sys.config.ready_ms) * 1000;
-            sys.now + hold + sys.oracle.excuses.delay() + 20 * SECOND
+            sys.now + sys.oracle.longest_hold() + sys.oracle.excuses.delay(sys.now) + 20 * SECOND
         };
         while !self.is_over() && !self.is_at_rest() {
             if self.sys.lock().now > limit || !self.turn() {
@@ -156,24 +157,63 @@ impl Sim {
         sys.k.on && sys.k.ready && sys.k.owner > RIVAL && self.wrong.is_none()
     }
 
+    /// All of it, and what cannot be read in one piece block by block.
     fn read_all(&mut self) {
         const STRIDE: u64 = 64;
-        let sectors = self.sys.lock().config.sectors;
+        let (sectors, block) = {
+            let mut sys = self.sys.lock();
+            sys.oracle.not_read.clear();
+            (sys.config.sectors, sys.config.block)
+        };
         for start in (0..sectors).step_by(STRIDE as usize) {
-            if self.is_over() {
-                return;
-            }
-            {
-                let mut sys = self.sys.lock();
-                sys.tags += 1;
-                let tag = sys.tags;
-                sys.submit(tag, IoKind::Read, (start, STRIDE.min(sectors - start)), false, false);
-            }
+            self.submit(IoKind::Read, start, STRIDE.min(sectors - start), false);
             if start % (16 * STRIDE) == 0 {
                 self.come_to_rest("a read");
             }
         }
         self.come_to_rest("the reads");
+        let not_read = std::mem::take(&mut self.sys.lock().oracle.not_read);
+        for (start, len) in not_read {
+            for at in (start..start + len).step_by(block as usize) {
+                self.submit(IoKind::Read, at, block, false);
+            }
+            self.come_to_rest("the reads of single blocks");
+        }
+    }
+
+    fn submit(&mut self, kind: IoKind, start: u64, len: u64, fua: bool) {
+        if !self.is_over() {
+            let mut sys = self.sys.lock();
+            sys.tags += 1;
+            let tag = sys.tags;
+            sys.submit(tag, kind, (start, len), fua, false);
+        }
+    }
+
+    /// Long after the last trouble, when nothing excuses an error any more. One after the other, or they would be a storm.
+    fn write_the_worst(&mut self) {
+        const LONG: u64 = 25 * SECOND;
+        // One that is to fail may be left over.
+        for _ in 0..2 {
+            self.submit(IoKind::Flush, 0, 0, false);
+            self.come_to_rest("a flush");
+            let until = self.sys.lock().now + LONG;
+            while !self.is_over() && self.sys.lock().now < until && self.turn() {}
+            self.come_to_rest("a rest");
+        }
+        let (sectors, block) = {
+            let sys = self.sys.lock();
+            (sys.config.sectors, sys.config.block)
+        };
+        for at in (0..sectors).step_by(block as usize) {
+            let fua = at % (2 * block) == 0;
+            if (at..at + block).any(|s| self.sys.lock().oracle.excuses.was_bad(s)) {
+                self.submit(IoKind::Write, at, block, fua);
+                self.come_to_rest("a write to a bad sector");
+            }
+        }
+        self.submit(IoKind::Flush, 0, 0, false);
+        self.come_to_rest("the last flush");
     }
 
     fn turn(&mut self) -> bool {
@@ -334,6 +374,7 @@ impl Sim {
             sys.fuse = None;
             // What only a daemon knew that has died nobody can be told.
             sys.untold &= !sudden;
+            sys.may_tell &= !sudden;
             sys.life += 1;
             sys.say(|| format!("{stop:?}"));
         }

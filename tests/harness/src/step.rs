@@ -1,7 +1,11 @@
 //! The steps of a script, carried out; and what each of them excuses.
 
+use dmremap_policyd::core::{At, Span};
+use dmremap_policyd::driver::reader::Job;
+use dmremap_policyd::units::{Sector, Slot};
+
 use crate::disk::{BAD_READ, Disk};
-use crate::kernel::IoKind;
+use crate::kernel::{Cell, IoKind};
 use crate::oracle::Trouble;
 use crate::script::{Op, Which};
 use crate::sys::{Ev, Stop, Sys};
@@ -49,6 +53,28 @@ impl Sys {
             self.say(|| format!("  io {tag}"));
             self.submit(tag, kind, (start, len), fua, ahead);
         }
+    }
+
+    /// Which of its places tell whether the disk answers: those that are not part of known damage. A search, of the few
+    /// blocks that an I/O here has, reads again what fails, and looks nowhere else.
+    pub(crate) fn tells_of_its_disk(&self, job: &Job) -> Vec<bool> {
+        let tells = |span: &Span| match span.at {
+            At::Data(Sector(at)) => {
+                let end = at + span.len.0;
+                let known = |at: u64| self.k.cells.get(at as usize) != Some(&Cell::Direct);
+                !(at..end).any(known) && !self.k.faults.iter().any(|f| f.overlaps(at, end - at))
+            }
+            At::Spare(Slot(at)) => (self.slot_area()..self.mirror(1)).contains(&at),
+        };
+        job.spans.iter().map(|span| job.retries == 0 && tells(span)).collect()
+    }
+
+    /// How much longer this takes.
+    pub(crate) fn slowness(&mut self, job: &Job) -> u64 {
+        let disks = [Which::Data, Which::Spare];
+        let on = |spare| job.spans.iter().any(|span| matches!(span.at, At::Spare(_)) == spare);
+        let slow = disks.into_iter().filter(|&disk| on(disk == Which::Spare));
+        slow.map(|disk| std::mem::take(&mut self.slow[disk as usize])).sum()
     }
 
     /// By chance every place where the daemon looked whether the disk answers was bad: a storm, to its eyes. Reads are
@@ -127,7 +153,7 @@ impl Sys {
             }
             Op::Hiccup { disk, writes } => {
                 self.disk(disk).hiccups += writes;
-                self.oracle.excuses.hiccup();
+                self.oracle.excuses.will_hiccup(self.now);
             }
             Op::BadSlots { unit, units, flags } => {
                 let from = self.slot_area();
@@ -155,7 +181,8 @@ impl Sys {
             }
             Op::Slow { disk, ms } => {
                 self.slow[disk as usize] = ms * 1000;
-                self.oracle.excuses.delayed(ms * 1000);
+                // Whenever that is.
+                self.oracle.excuses.delayed(u64::MAX, ms * 1000);
                 self.away(ms);
             }
             Op::Gone { disk, ms } => {
@@ -169,6 +196,7 @@ impl Sys {
                 self.next_storm = self.now + ms * 1000 + GRACE;
                 self.disk_away(disk, ms);
                 if disk == Which::Data {
+                    self.storm_since = Some(self.now);
                     self.oracle.excuses.storm(self.next_storm);
                 }
             }
@@ -189,7 +217,9 @@ impl Sys {
             Op::Misdirect { part, skip } => self.astray = Some((part, skip)),
             Op::Enobufs => self.bells += 1,
             Op::Suspend { noflush, ms, hold_ms } if self.k.on => {
-                self.oracle.excuses.delayed(ms * 1000 + hold_ms * 1000);
+                let us = ms * 1000 + hold_ms * 1000;
+                self.oracle.excuses.delayed(self.now + us, us);
+                self.oracle.hold(hold_ms);
                 self.suspend(noflush, ms, hold_ms);
             }
             Op::Remade { ms, anew } if self.k.on => self.removing = Some((ms, anew)),

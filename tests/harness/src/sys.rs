@@ -37,7 +37,8 @@ pub enum Ev {
     // The daemon's.
     Hear,
     Tell,
-    Read,
+    /// By the thread that reads the spare alone, or by the other.
+    Read(bool),
     Write,
     Tidy,
     Look,
@@ -103,6 +104,8 @@ pub struct Sys {
     pub gone_at: Option<(u32, u64)>,
     /// No other storm begins before.
     pub next_storm: u64,
+    /// Of the data disk.
+    pub storm_since: Option<u64>,
     /// What the daemon is at.
     pub task: Task,
     /// Where the parts of the spare are.
@@ -134,6 +137,8 @@ pub struct Sys {
     strayed: bool,
     /// A flush of the daemon's has failed, and the kernel has not heard of it.
     pub untold: bool,
+    /// One has failed, and the daemon has not heard that the kernel knows.
+    pub may_tell: bool,
     /// The device is to be removed, and made again after so many milliseconds, perhaps by a module that is loaded anew.
     pub removing: Option<(u64, bool)>,
     /// Of the module that is loaded.
@@ -174,6 +179,7 @@ impl Sys {
             fuse: None,
             gone_at: None,
             next_storm: 0,
+            storm_since: None,
             task: Task::Open,
             regions: Vec::new(),
             bells: 0,
@@ -189,6 +195,7 @@ impl Sys {
             astray: None,
             strayed: false,
             untold: false,
+            may_tell: false,
             opening: false,
             removing: None,
             family: 1,
@@ -253,6 +260,9 @@ impl Sys {
                 self.say(|| "  a disk is back".to_owned());
                 let disk = if spare { &mut self.spare } else { &mut self.data };
                 (disk.gone, disk.storm) = (false, false);
+                if !spare {
+                    self.storm_since = None;
+                }
             }
             _ if boot == self.boot => self.kernel_event(event),
             _ => {}
@@ -418,7 +428,8 @@ impl Sys {
         }
         let result = self.spare_view().flush();
         if result.is_err() {
-            self.oracle.flush_failed(self.now, true);
+            self.may_tell = true;
+            self.oracle.flush_failed(Which::Spare, self.now, true);
             self.untold |= self.k.on && (self.k.mapped || !self.k.ready);
         }
         let time = self.rng.range(1, 40);
@@ -445,12 +456,23 @@ impl Sys {
         if family != self.family {
             return Some(Err(nix::libc::ENOENT));
         }
+        let lost = self.config.lost_requests;
+        if lost > 0 && self.now < self.calm_from && self.rng.below(1000) < lost {
+            self.cover.trouble("request lost");
+            self.say(|| format!("  {:?} is lost", request.command()));
+            return None;
+        }
+        let tells = matches!(request, dmremap_protocol::Request::FlushFailed { .. });
+        if tells && !self.may_tell {
+            self.oracle.violate("I7: the kernel is told of a flush that did not fail".into());
+        }
         let answer = self.request(port, request);
         if self.now < self.calm_from && self.rng.below(1000) < self.config.lost_answers {
             self.cover.trouble("answer lost");
             self.say(|| format!("  the answer to {:?} is lost", request.command()));
             return None;
         }
+        self.may_tell &= !tells;
         Some(answer)
     }
 }

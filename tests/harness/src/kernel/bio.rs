@@ -35,6 +35,15 @@ pub enum IoKind {
     Flush,
 }
 
+/// A part of an I/O that failed.
+#[derive(Debug, Clone, Copy)]
+pub struct Failure {
+    pub start: u64,
+    pub len: u64,
+    pub status: Sts,
+    pub why: Why,
+}
+
 /// An application's read, write or flush.
 #[derive(Debug)]
 pub struct Io {
@@ -47,10 +56,16 @@ pub struct Io {
     pub submitted: u64,
     /// Bios that have not ended.
     pub left: u32,
-    pub status: Sts,
-    pub why: Why,
+    /// In the order in which they did; the first one's status is the I/O's.
+    pub failures: Vec<Failure>,
     /// What a read found: sector and content.
     pub found: Vec<(u64, u64)>,
+}
+
+impl Io {
+    pub fn status(&self) -> Sts {
+        self.failures.first().map_or(Sts::Ok, |failure| failure.status)
+    }
 }
 
 /// Why a bio came to the worker, or must; the graver ones last.

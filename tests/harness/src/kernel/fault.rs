@@ -5,7 +5,7 @@ use dmremap_protocol::uapi::{FaultState, Kind, Status};
 
 use super::bio::{IoKind, Reason, Sts};
 use super::{Fault, MAX_FAULTS, RIVAL};
-use crate::oracle::Trouble;
+use crate::oracle::{FailedPlace, Trouble};
 use crate::script::Which;
 use crate::sys::{Ev, Sys};
 
@@ -57,6 +57,7 @@ impl Sys {
         self.k.next_fault += 1;
         self.k.counts.faults += 1;
         self.k.faults.push(Fault {
+            opened: self.now,
             id,
             start,
             len,
@@ -156,8 +157,9 @@ impl Sys {
                 .collect();
             failed |= !bad.is_empty();
             if failed {
-                let now = self.now;
-                self.oracle.excuses.place_failed(now);
+                let Fault { start, len, .. } = self.k.faults[at];
+                let place = FailedPlace { at: self.now, start, len, rest: bad.is_empty() };
+                self.oracle.excuses.place_failed(place);
             }
             for (slot, len) in bad {
                 self.k.mark(slot, len, true, true);

@@ -22,7 +22,7 @@ use dmremap_protocol::{Piece, SlotArea};
 
 pub use target::{GARBAGE, fill};
 
-pub use bio::{Bio, Flight, Io, IoKind, Reason, Slab, Sts, Why};
+pub use bio::{Bio, Failure, Flight, Io, IoKind, Reason, Slab, Sts, Why};
 
 use crate::script::{Config, Which};
 use crate::sys::{Ev, Sys};
@@ -78,6 +78,7 @@ pub struct Place {
 
 #[derive(Debug)]
 pub struct Fault {
+    pub opened: u64,
     pub id: u64,
     pub start: u64,
     pub len: u64,
@@ -97,7 +98,7 @@ pub struct Fault {
 }
 
 impl Fault {
-    fn overlaps(&self, start: u64, len: u64) -> bool {
+    pub fn overlaps(&self, start: u64, len: u64) -> bool {
         self.start < start + len && start < self.start + self.len
     }
 }

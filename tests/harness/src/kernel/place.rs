@@ -4,7 +4,7 @@ use dmremap_protocol::Piece;
 use dmremap_protocol::uapi::{FaultState, Kind, MAX_EXTENTS, Status};
 use nix::libc;
 
-use super::Cell;
+use super::{Cell, Fault};
 use crate::sys::{Ev, Sys};
 
 type Checked = Result<(), i32>;
@@ -134,6 +134,10 @@ impl Sys {
         }
         if place {
             self.checks.placed(id, &pieces, self.k.unit());
+            let Fault { start, opened, .. } = self.k.faults[f];
+            if self.storm_since.is_some_and(|since| since <= opened) {
+                self.checks.placed_in_a_storm(start, &pieces, &self.oracle);
+            }
         }
         let fault = &mut self.k.faults[f];
         fault.pieces = pieces;

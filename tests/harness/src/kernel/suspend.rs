@@ -1,6 +1,6 @@
 //! Suspend, reload and resume, as device-mapper does them.
 
-use super::bio::{IoKind, Sts, Why};
+use super::bio::IoKind;
 use super::{Kernel, Suspend};
 use crate::sys::{Ev, Sys};
 
@@ -48,10 +48,10 @@ impl Sys {
             let Some((io, start, len)) = self.k.deferred.pop_front() else { break };
             self.k.ios[io].left += 1;
             if self.k.ios[io].kind == IoKind::Flush {
-                self.k.ios[io].status = Sts::Ok;
+                self.k.ios[io].failures.clear();
             }
             self.enter(io, start, len);
-            self.put_io(io, Sts::Ok, Why::None);
+            self.put_io(io);
         }
     }
 }

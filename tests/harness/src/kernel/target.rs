@@ -1,6 +1,6 @@
 //! `target.c`: map and end_io; and what device-mapper and the applications do around them.
 
-use super::bio::{Bio, Flight, Io, IoKind, Reason, Sts, Trip, Why};
+use super::bio::{Bio, Failure, Flight, Io, IoKind, Reason, Sts, Trip, Why};
 use super::{Suspend, What};
 use crate::disk::{DiskError, SECTOR};
 use crate::script::Which;
@@ -37,8 +37,7 @@ impl Sys {
             ahead,
             submitted: self.now,
             left: 1,
-            status: Sts::Ok,
-            why: Why::None,
+            failures: Vec::new(),
             found: Vec::new(),
         };
         self.oracle.submit(&io);
@@ -48,7 +47,7 @@ impl Sys {
         } else {
             self.enter(io, start, len);
         }
-        self.put_io(io, Sts::Ok, Why::None);
+        self.put_io(io);
     }
 
     /// Splits at the edges that map finds.
@@ -189,15 +188,24 @@ impl Sys {
             }
         };
         if flight.kind == IoKind::Flush && result.is_err() {
-            self.oracle.flush_failed(self.now, false);
+            self.oracle.flush_failed(flight.dest, self.now, false);
         }
         self.hiccuped();
+        if std::mem::take(&mut self.data.hiccuped) && self.is_try(flight) {
+            self.oracle.excuses.seemed_bad(flight.start, flight.len);
+        }
         flight.done = Some(match result {
             Ok(()) => Sts::Ok,
             Err(DiskError::Medium) => Sts::Medium,
             Err(DiskError::Io) => Sts::Io,
             Err(DiskError::Gone) => Sts::Other,
         });
+    }
+
+    fn is_try(&self, flight: &Flight) -> bool {
+        let fault = self.k.bios[flight.bio].fault;
+        let placing = self.k.faults.iter().any(|f| Some(f.id) == fault && f.placing);
+        matches!(flight.trip, Trip::Clone { piece: Some(_) }) && !placing
     }
 
     /// It is back.
@@ -259,27 +267,27 @@ impl Sys {
         }
         if status == Sts::Ok {
             self.k.ios[bio.io].found.extend(bio.found);
+        } else {
+            let Bio { start, len, .. } = bio;
+            self.k.ios[bio.io].failures.push(Failure { start, len, status, why });
         }
-        self.put_io(bio.io, status, why);
+        self.put_io(bio.io);
         self.drained();
     }
 
-    pub(super) fn put_io(&mut self, at: usize, status: Sts, why: Why) {
+    pub(super) fn put_io(&mut self, at: usize) {
         let waits = self.k.deferred.iter().any(|&(io, ..)| io == at);
         let io = &mut self.k.ios[at];
-        if io.status == Sts::Ok && status != Sts::Ok {
-            io.status = status;
-            io.why = why;
-        }
         io.left -= 1;
         if io.left > 0 || waits {
             return;
         }
         if let Some(io) = self.k.ios.take(at) {
             self.say(|| {
+                let status = io.status();
                 format!(
                     "  io {} {:?} {}+{} {:?} {:?}",
-                    io.id, io.kind, io.start, io.len, io.status, io.why
+                    io.id, io.kind, io.start, io.len, status, io.failures
                 )
             });
             self.oracle.complete(&io, self.now);

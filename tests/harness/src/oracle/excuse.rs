@@ -2,7 +2,7 @@
 //! submitted; what nothing excuses must succeed.
 
 use crate::disk::{BAD_READ, BAD_WRITE, HEALS, worse};
-use crate::kernel::{Io, IoKind, Sts, Why};
+use crate::kernel::{Failure, Io, IoKind, Sts, Why};
 use crate::script::Config;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +28,7 @@ const PLACES: usize = 4;
 struct Sector {
     flags: u8,
     was_bad: bool,
+    seemed_bad: bool,
     /// Reads that began before this may find the data disk's damage.
     unreadable_until: u64,
     /// Writes under way that began while it refused writes; and all.
@@ -42,13 +43,23 @@ struct Sector {
 pub struct Excuses {
     until: [u64; 6],
     sectors: Vec<Sector>,
-    /// Added to every deadline.
-    extra: u64,
+    /// Added to the deadlines of what is submitted up to a time: that, and how much.
+    delays: Vec<(u64, u64)>,
     short_holds: bool,
     few_holds: bool,
     stormy_until: u64,
-    /// When a PLACE failed, for a slot or for what was to stay where it is.
-    failed_places: Vec<u64>,
+    failed_places: Vec<FailedPlace>,
+    /// When sectors went bad, or writes to the data disk were to fail.
+    spoilt: Vec<u64>,
+}
+
+/// A PLACE that failed, of a fault that has these sectors.
+pub struct FailedPlace {
+    pub at: u64,
+    pub start: u64,
+    pub len: u64,
+    /// For what was to stay where it is, and not for a slot.
+    pub rest: bool,
 }
 
 impl Excuses {
@@ -56,11 +67,12 @@ impl Excuses {
         Excuses {
             until: [0; 6],
             sectors: vec![Sector::default(); config.sectors as usize],
-            extra: 0,
+            delays: Vec::new(),
             short_holds: config.hold_ms.min(config.ready_ms) < 30_000,
             few_holds: config.max_held < 64,
             stormy_until: 0,
             failed_places: Vec::new(),
+            spoilt: Vec::new(),
         }
     }
 
@@ -84,19 +96,32 @@ impl Excuses {
         now <= self.until[trouble as usize]
     }
 
-    pub fn place_failed(&mut self, now: u64) {
-        self.failed_places.push(now);
+    pub fn place_failed(&mut self, place: FailedPlace) {
+        self.failed_places.push(place);
     }
 
-    pub fn delayed(&mut self, us: u64) {
-        self.extra += us;
+    /// May a write be given up for its places? What was to stay may turn out to be bad once, and once more
+    /// whenever something goes bad meanwhile.
+    fn could_not_be_placed(&self, io: &Io, start: u64, len: u64) -> bool {
+        let its = |place: &&FailedPlace| {
+            place.at >= io.submitted && place.start < start + len && start < place.start + place.len
+        };
+        let (rest, slots): (Vec<_>, Vec<_>) =
+            self.failed_places.iter().filter(its).partition(|place| place.rest);
+        let spoilt = self.spoilt.iter().filter(|&&at| at >= io.submitted).count();
+        io.kind == IoKind::Write && slots.len() + rest.len().min(1 + spoilt) >= PLACES
     }
 
-    pub fn delay(&self) -> u64 {
-        self.extra
+    pub fn delayed(&mut self, until: u64, us: u64) {
+        self.delays.push((until, us));
+    }
+
+    pub fn delay(&self, submitted: u64) -> u64 {
+        self.delays.iter().filter(|&&(until, _)| submitted <= until).map(|&(_, us)| us).sum()
     }
 
     pub fn went_bad(&mut self, start: u64, len: u64, flags: u8, now: u64) {
+        self.spoilt.push(now);
         for sector in self.range(start, len) {
             sector.flags = worse(sector.flags, flags);
             sector.was_bad = true;
@@ -114,9 +139,13 @@ impl Excuses {
         sector.slot_worse_since = now;
     }
 
-    /// Any sector may have seemed bad for a moment.
-    pub fn hiccup(&mut self) {
-        self.sectors.iter_mut().for_each(|s| s.was_bad = true);
+    pub fn will_hiccup(&mut self, now: u64) {
+        self.spoilt.push(now);
+    }
+
+    /// The write that was to show whether these are bad failed, though they are sound.
+    pub fn seemed_bad(&mut self, start: u64, len: u64) {
+        self.range(start, len).for_each(|s| s.seemed_bad = true);
     }
 
     /// A write that fails in one may find the disk sound elsewhere a moment later, and be mapped. A read is
@@ -126,7 +155,13 @@ impl Excuses {
     }
 
     pub fn may_map(&self, sector: u64, now: u64) -> bool {
-        now <= self.stormy_until || self.was_bad(sector)
+        now <= self.stormy_until || self.seemed_bad_itself(sector)
+    }
+
+    /// Without a storm.
+    pub fn seemed_bad_itself(&self, sector: u64) -> bool {
+        let Sector { was_bad, seemed_bad, .. } = self.sectors[sector as usize];
+        was_bad || seemed_bad
     }
 
     pub fn was_bad(&self, sector: u64) -> bool {
@@ -178,22 +213,22 @@ impl Excuses {
         io.submitted <= self.until[trouble as usize]
     }
 
-    pub fn admit(&self, io: &Io) -> Result<(), &'static str> {
-        let sectors = io.start as usize..(io.start + io.len) as usize;
+    pub fn admit(&self, io: &Io, failure: &Failure) -> Result<(), &'static str> {
+        let Failure { start, len, status, why } = *failure;
+        let sectors = start as usize..(start + len) as usize;
         let unreadable = |s: &Sector| io.submitted <= s.unreadable_until;
-        let (ok, why) = match io.why {
+        let (ok, why) = match why {
             Why::Ahead => (io.ahead, "it was no read-ahead"),
             Why::Poison => (
                 io.kind == IoKind::Read && self.sectors[sectors].iter().any(unreadable),
                 "what was written last can be read",
             ),
-            Why::Class if io.status != Sts::Other => (io.ahead, "an error of the medium passed up"),
+            Why::Class if status != Sts::Other => (io.ahead, "an error of the medium passed up"),
             Why::Class => (self.excused(io, Trouble::Gone), "both disks were there"),
             Why::Failed => (
                 self.excused(io, Trouble::Verdict)
                     || self.excused(io, Trouble::Gone)
-                    || self.failed_places.iter().filter(|&&at| at >= io.submitted).count()
-                        >= PLACES,
+                    || self.could_not_be_placed(io, start, len),
                 "the daemon had no reason to give up",
             ),
             Why::Expired => (

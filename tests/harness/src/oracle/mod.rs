@@ -4,13 +4,13 @@
 mod excuse;
 mod history;
 
-pub use excuse::Trouble;
+pub use excuse::{FailedPlace, Trouble};
 
 use excuse::Excuses;
 use history::History;
 
-use crate::kernel::{GARBAGE, Io, IoKind, Sts};
-use crate::script::Config;
+use crate::kernel::{Failure, GARBAGE, Io, IoKind};
+use crate::script::{Config, Which};
 
 struct Reading {
     id: u64,
@@ -26,10 +26,13 @@ pub struct Oracle {
     /// I/Os under way and when they were submitted, in time and in order.
     under_way: Vec<(u64, u64)>,
     order: u64,
+    sectors: u64,
     hold_us: u64,
     lying: bool,
     /// Under a flush that lies, after a power cut anything may be read.
     blind: bool,
+    /// Reads that failed.
+    pub not_read: Vec<(u64, u64)>,
     pub done: u64,
     pub errors: u64,
     pub violation: Option<String>,
@@ -44,9 +47,11 @@ impl Oracle {
             reading: Vec::new(),
             under_way: Vec::new(),
             order: 0,
+            sectors: config.sectors,
             hold_us: config.hold_ms.max(config.ready_ms) * 1000,
             lying: config.lying_flush,
             blind: false,
+            not_read: Vec::new(),
             done: 0,
             errors: 0,
             violation: None,
@@ -64,6 +69,15 @@ impl Oracle {
     fn next(&mut self) -> u64 {
         self.order += 1;
         self.order
+    }
+
+    /// A table with that limit is loaded.
+    pub fn hold(&mut self, ms: u64) {
+        self.hold_us = self.hold_us.max(ms * 1000);
+    }
+
+    pub fn longest_hold(&self) -> u64 {
+        self.hold_us
     }
 
     pub fn pending(&self) -> usize {
@@ -99,19 +113,20 @@ impl Oracle {
         };
         let (_, begun) = self.under_way.swap_remove(at);
         self.done += 1;
-        let ok = io.status == Sts::Ok;
-        let most = self.hold_us + self.excuses.delay() + 2_000_000;
+        let ok = io.failures.is_empty();
+        let most = self.hold_us + self.excuses.delay(io.submitted) + 2_000_000;
         if now - io.submitted > most {
             self.violate(format!("I3: io {} took {} ms", io.id, (now - io.submitted) / 1000));
         }
         if !ok {
             self.errors += 1;
-            if let Err(why) =
-                self.excuses.admit(io).or_else(|why| if self.blind { Ok(()) } else { Err(why) })
-            {
+            let unjustified = |failure| Some((failure, self.excuses.admit(io, failure).err()?));
+            let found = io.failures.iter().find_map(unjustified).filter(|_| !self.blind);
+            if let Some((Failure { start, len, status, why }, unjustified)) = found {
                 self.violate(format!(
-                    "io {} ({:?} {}+{}) failed with {:?} for {:?}: {why}",
-                    io.id, io.kind, io.start, io.len, io.status, io.why
+                    "io {} ({:?} {}+{}) failed at {start}+{len} with {status:?} for {why:?}: \
+                     {unjustified}",
+                    io.id, io.kind, io.start, io.len
                 ));
             }
         }
@@ -133,6 +148,9 @@ impl Oracle {
     fn read(&mut self, io: &Io, ok: bool) {
         let Some(at) = self.reading.iter().position(|r| r.id == io.id) else { return };
         let reading = self.reading.swap_remove(at);
+        if !ok {
+            self.not_read.push((io.start, io.len));
+        }
         if !ok || self.blind {
             return;
         }
@@ -151,8 +169,8 @@ impl Oracle {
         }
     }
 
-    /// Of either disk; `own`: the daemon sent it.
-    pub fn flush_failed(&mut self, now: u64, own: bool) {
+    /// `own`: the daemon sent it.
+    pub fn flush_failed(&mut self, disk: Which, now: u64, own: bool) {
         self.history.flush_failed(own);
         for reading in &mut self.reading {
             for (sector, (allowed, _)) in (reading.start..).zip(&mut reading.allowed) {
@@ -160,9 +178,12 @@ impl Oracle {
             }
         }
         self.excuses.set(Trouble::Flush, u64::MAX);
-        // What was placed under it is placed again.
-        self.excuses.place_failed(now);
-        self.excuses.trouble(Trouble::Spare, now + 10_000_000);
+        if disk == Which::Spare {
+            // What was placed under it is placed again.
+            let (at, len) = (now, self.sectors);
+            self.excuses.place_failed(FailedPlace { at, start: 0, len, rest: false });
+            self.excuses.trouble(Trouble::Spare, now + 10_000_000);
+        }
     }
 
     pub fn power_cut(&mut self) {

@@ -25,6 +25,7 @@ impl Sys {
         self.instance_gone();
         self.removed = false;
         self.view = None;
+        self.storm_since = None;
     }
 
     fn instance_gone(&mut self) {

@@ -1,10 +1,10 @@
 //! Each excuse where it holds, and next to it where it does not: there the oracle must complain.
 
-use super::Trouble;
+use super::{FailedPlace, Trouble};
 use crate::disk::{BAD_READ, BAD_WRITE, HEALS};
-use crate::kernel::{Io, IoKind, Sts, Why};
+use crate::kernel::{Failure, Io, IoKind, Sts, Why};
 use crate::oracle::Oracle;
-use crate::script::Config;
+use crate::script::{Config, Which};
 
 const S: u64 = 1_000_000;
 
@@ -24,6 +24,7 @@ fn config() -> Config {
         lost_bells: 0,
         no_memory: 0,
         lost_answers: 0,
+        lost_requests: 0,
     }
 }
 
@@ -43,16 +44,18 @@ impl Told {
 
     fn begin(&mut self, kind: IoKind, start: u64, len: u64, submitted: u64) -> Io {
         self.ids += 1;
-        let (id, status, why) = (self.ids, Sts::Ok, Why::None);
-        let (fua, ahead, left, found) = (false, false, 0, Vec::new());
-        let io = Io { id, kind, start, len, fua, ahead, submitted, left, status, why, found };
+        let id = self.ids;
+        let (fua, ahead, left, failures, found) = (false, false, 0, Vec::new(), Vec::new());
+        let io = Io { id, kind, start, len, fua, ahead, submitted, left, failures, found };
         self.oracle.submit(&io);
         io
     }
 
     /// What the oracle complains of.
     fn end(&mut self, io: Io, now: u64, status: Sts, why: Why) -> Option<String> {
-        self.oracle.complete(&Io { status, why, ..io }, now);
+        let failure = Failure { start: io.start, len: io.len, status, why };
+        let failures = if status == Sts::Ok { Vec::new() } else { vec![failure] };
+        self.oracle.complete(&Io { failures, ..io }, now);
         self.oracle.violation.take()
     }
 
@@ -175,16 +178,37 @@ fn the_daemon_may_give_up_in_trouble_and_not_after_it() {
 }
 
 #[test]
-fn four_places_must_have_failed_since_the_write_was_sent() {
-    for (failures, excused) in [([2, 3, 4, 5], true), ([1, 3, 4, 5], false)] {
+fn four_places_of_the_write_must_have_failed_since_it_was_sent() {
+    let excuses = |kind, start, places: &[u64]| {
+        let mut told = Told::new();
+        let io = told.begin(kind, 1, 1, 2);
+        for &at in places {
+            told.oracle.excuses.place_failed(FailedPlace { at, start, len: 2, rest: false });
+        }
+        told.end(io, 6, Sts::Medium, Why::Failed).is_none()
+    };
+    assert!(excuses(IoKind::Write, 0, &[2, 3, 4, 5]));
+    assert!(!excuses(IoKind::Write, 0, &[1, 3, 4, 5]));
+    assert!(!excuses(IoKind::Write, 0, &[2, 3, 4]));
+    assert!(!excuses(IoKind::Write, 2, &[2, 3, 4, 5]));
+    assert!(!excuses(IoKind::Read, 0, &[2, 3, 4, 5]));
+}
+
+#[test]
+fn what_was_to_stay_is_found_bad_once_and_whenever_something_goes_bad() {
+    let excuses = |bad: &[u64]| {
         let mut told = Told::new();
         let io = told.begin(IoKind::Write, 1, 1, 2);
-        failures.into_iter().for_each(|at| told.oracle.excuses.place_failed(at));
-        assert_eq!(told.end(io, 6, Sts::Medium, Why::Failed).is_none(), excused);
-    }
-    let mut told = Told::new();
-    (2..5).for_each(|at| told.oracle.excuses.place_failed(at));
-    assert!(!told.write(1, 1, Sts::Medium, Why::Failed));
+        for &now in bad {
+            told.oracle.excuses.went_bad(9, 1, BAD_WRITE, now);
+        }
+        for at in 2..6 {
+            told.oracle.excuses.place_failed(FailedPlace { at, start: 1, len: 1, rest: true });
+        }
+        told.end(io, 6, Sts::Medium, Why::Failed).is_none()
+    };
+    assert!(!excuses(&[1, 2, 3]));
+    assert!(excuses(&[2, 3, 4]));
 }
 
 #[test]
@@ -217,7 +241,7 @@ fn a_bound_on_held_bios_is_reached_where_there_is_a_low_one() {
 fn a_failed_flush_excuses_until_one_has_succeeded() {
     let mut told = Told::new();
     assert!(!told.write(1, S, Sts::Io, Why::Flush));
-    told.oracle.flush_failed(S, true);
+    told.oracle.flush_failed(Which::Spare, S, true);
     assert!(told.write(1, 100 * S, Sts::Io, Why::Flush));
     let flush = told.begin(IoKind::Flush, 0, 0, 100 * S);
     assert_eq!(told.end(flush, 100 * S, Sts::Ok, Why::None), None);
@@ -234,9 +258,11 @@ fn an_answer_is_in_time_or_the_script_delayed_it() {
     assert_eq!(told.end(io, 62 * S, Sts::Ok, Why::None), None);
     let io = told.begin(IoKind::Write, 1, 1, 0);
     assert!(told.end(io, late, Sts::Ok, Why::None).is_some_and(|what| what.starts_with("I3")));
-    told.oracle.excuses.delayed(S);
-    let io = told.begin(IoKind::Write, 1, 1, 0);
-    assert_eq!(told.end(io, late, Sts::Ok, Why::None), None);
+    told.oracle.excuses.delayed(5 * S, S);
+    for (begun, in_time) in [(0, true), (5 * S, true), (5 * S + 1, false)] {
+        let io = told.begin(IoKind::Write, 1, 1, begun);
+        assert_eq!(told.end(io, begun + late, Sts::Ok, Why::None).is_none(), in_time);
+    }
 }
 
 #[test]
@@ -260,6 +286,6 @@ fn a_storm_may_map_what_is_sound_and_poisons_nothing() {
     assert_eq!([may(&told, 10), may(&told, 11)], [(true, true), (true, false)]);
     told.oracle.excuses.storm(5 * S - 1);
     assert_eq!([may(&told, 10), may(&told, 11)], [(true, true), (false, false)]);
-    told.oracle.excuses.hiccup();
-    assert_eq!(may(&told, 11), (true, true));
+    told.oracle.excuses.seemed_bad(11, 1);
+    assert_eq!([may(&told, 11), may(&told, 12)], [(true, false), (false, false)]);
 }
