@@ -446,7 +446,7 @@ fn check_names_every_loss_and_repair_ends_them() {
 fn a_block_of_another_checkpoint_is_not_taken_for_ones_own() {
     let mut store = used();
     store.checkpoint().unwrap();
-    let (table, checkpoint) = (store.table().clone(), store.superblock().checkpoint.clone());
+    let (table, checkpoint) = (store.table().clone(), store.superblock().checkpoint);
     let at = store.geometry().checkpoint_area(0, checkpoint.area);
     let disk = store.close().unwrap();
     let bytes = disk.bytes(at, 4096);
