@@ -200,7 +200,10 @@ void dmr_ring(struct dmr_instance *inst)
 	mod_delayed_work(inst->wq, &inst->doorbell, 0);
 }
 
-/* Rings once a second until the owner lists. */
+/*
+ * Rings once a second until the owner lists. Where memory is short, what is held may be what waits for memory, and a
+ * rescuer that waits for it here would keep all other works from running: without any it rings again soon.
+ */
 void dmr_doorbell_work(struct work_struct *work)
 {
 	struct dmr_instance *inst = container_of(work, struct dmr_instance, doorbell.work);
@@ -209,13 +212,13 @@ void dmr_doorbell_work(struct work_struct *work)
 
 	if (!READ_ONCE(inst->bell))
 		return;
-	skb = genlmsg_new(nla_total_size(4), GFP_NOIO);
+	skb = genlmsg_new(nla_total_size(4), GFP_ATOMIC | __GFP_NOWARN);
 	if (skb) {
 		hdr = genlmsg_put(skb, 0, 0, &dmr_family, 0, DM_REMAP_CMD_DOORBELL);
 		nla_put_u32(skb, DM_REMAP_A_INSTANCE, inst->id);
 		genlmsg_end(skb, hdr);
 		/* Nobody listening is no error: it rings again. */
-		genlmsg_multicast_netns(&dmr_family, &init_net, skb, 0, 0, GFP_NOIO);
+		genlmsg_multicast_netns(&dmr_family, &init_net, skb, 0, 0, GFP_ATOMIC | __GFP_NOWARN);
 	}
-	queue_delayed_work(inst->wq, &inst->doorbell, HZ);
+	queue_delayed_work(inst->wq, &inst->doorbell, skb ? HZ : HZ / 10);
 }
