@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use dmremap_policyd::service::{log, process, supervisor};
+use dmremap_policyd::service::{log, process, realtime, supervisor};
 use dmremap_policyd::{config, pair};
 
 /// Keeps disks with bad sectors in service: without a command, the daemon itself, in the foreground.
@@ -116,6 +116,11 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
 fn daemon(file: PathBuf) -> Result<ExitCode> {
     process::harden()?;
     let _log = log::start();
+    if let Err(error) = realtime::start() {
+        tracing::warn!(
+            "not a realtime process: {error}; when memory is short what is held may wait for longer; give it CAP_SYS_NICE"
+        );
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .thread_stack_size(process::STACK)

@@ -8,6 +8,7 @@ pub mod device;
 pub mod log;
 pub mod notify;
 pub mod process;
+pub mod realtime;
 mod reload;
 mod report;
 mod spares;
