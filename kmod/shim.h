@@ -284,6 +284,7 @@ int dmr_flush_failed(struct sk_buff *skb, struct genl_info *info);
 
 /* list.c: answers and the doorbell */
 int dmr_dump_start(struct netlink_callback *cb);
+int dmr_fault_dump_start(struct netlink_callback *cb);
 int dmr_instance_dumpit(struct sk_buff *skb, struct netlink_callback *cb);
 int dmr_fault_dumpit(struct sk_buff *skb, struct netlink_callback *cb);
 int dmr_extent_dumpit(struct sk_buff *skb, struct netlink_callback *cb);
