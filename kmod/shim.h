@@ -151,7 +151,9 @@ struct dmr_instance {
 	u64 held_bios[2], held_sectors[2];	/* the second: of those that were taken */
 
 	struct bio_set clones;
+	/* Where memory is short each has one thread: what may wait for a disk has its own. */
 	struct workqueue_struct *wq;
+	struct workqueue_struct *disk_wq;	/* send, and op of faults */
 	struct work_struct work, send;
 	struct rcu_work listing;
 	struct delayed_work deadlines, doorbell;
