@@ -9,8 +9,9 @@ use nix::sys::mman::{MlockAllFlags, mlockall};
 
 /// Of each thread, in bytes: all of it is locked in memory.
 pub const STACK: usize = 512 << 10;
-/// Of the threads that wait for disks, one each: how long one lasts when it has nothing to do.
-pub const IDLE: Duration = Duration::from_secs(1);
+/// Of the threads that wait for disks, one each: how long one lasts when it has nothing to do. Longer than it is between
+/// two looks at the system: a new one takes memory.
+pub const IDLE: Duration = Duration::from_secs(12);
 /// And their name.
 pub const WAITING: &str = "waiting";
 const OOM_SCORE: &str = "/proc/self/oom_score_adj";
