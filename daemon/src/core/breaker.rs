@@ -23,7 +23,8 @@
 //! Open, the breaker has every fault failed at once; after `breaker_pause` the next one is a
 //! trial, searched and controlled like any other, and those that come meanwhile wait for what it
 //! shows. It closes the breaker if it is proved (or proves to be no damage at all), and starts another
-//! pause if not. One alarm is raised when it opens and one when it closes, none between.
+//! pause if not. If a disk that was not there opened it, it is enough that the disk answers: the fault counts
+//! as any other that is not proved, for damage near it says nothing of that. One alarm is raised when it opens and one when it closes, none between.
 
 use std::time::Duration;
 
@@ -32,8 +33,16 @@ use super::policy::Policy;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    Closed { unproved: u32, last: Duration },
-    Open { until: Duration, trial: Option<FaultId> },
+    Closed {
+        unproved: u32,
+        last: Duration,
+    },
+    /// `counted`: by faults in a row that were not proved.
+    Open {
+        until: Duration,
+        trial: Option<FaultId>,
+        counted: bool,
+    },
 }
 
 /// What the control reads of a fault have shown, the best first.
@@ -111,7 +120,11 @@ impl Breaker {
                 if *unproved <= policy.breaker_faults {
                     return (true, None);
                 }
-                (false, self.open(now, policy))
+                (false, self.open_for(now, policy, true))
+            }
+            (State::Open { counted: false, .. }, Control::Unproved) => {
+                self.state = State::Closed { unproved: 1, last: now };
+                (true, Some(Change::Closed))
             }
             (_, Control::Unproved | Control::Silent) => (false, self.open(now, policy)),
         }
@@ -130,9 +143,14 @@ impl Breaker {
 
     /// The device is not there, or does not answer.
     pub fn open(&mut self, now: Duration, policy: &Policy) -> Option<Change> {
+        let counted = matches!(self.state, State::Open { counted: true, .. });
+        self.open_for(now, policy, counted)
+    }
+
+    fn open_for(&mut self, now: Duration, policy: &Policy, counted: bool) -> Option<Change> {
         let news = !self.is_open();
         let until = now + Duration::from_millis(policy.breaker_pause);
-        self.state = State::Open { until, trial: None };
+        self.state = State::Open { until, trial: None, counted };
         news.then_some(Change::Opened)
     }
 
@@ -194,6 +212,26 @@ mod tests {
             (true, Some(Change::Closed))
         );
         assert_eq!(breaker.admit(MS * 2001, FaultId(7)), Admitted::Yes);
+    }
+
+    /// It may be the first fault near other damage.
+    #[test]
+    fn a_disk_that_answers_again_is_there_and_one_that_mostly_fails_is_not() {
+        let mut breaker = on_trial();
+        let closed = (true, Some(Change::Closed));
+        assert_eq!(judge(&mut breaker, MS * 1002, 2, Control::Unproved), closed);
+        // It counts.
+        let passed =
+            (3..1000).filter(|&id| judge(&mut breaker, MS * 1002, id, Control::Unproved).0).count();
+        assert_eq!((passed, breaker.is_open()), (63, true));
+        // Now by its count: only a proof closes it, though the disk is away for a time.
+        for (n, control) in [(2, Control::Unproved), (3, Control::Silent), (4, Control::Unproved)] {
+            let now = MS * 1002 * n;
+            assert_eq!(breaker.admit(now, FaultId(2000)), Admitted::Yes);
+            assert_eq!(judge(&mut breaker, now, 2000, control), (false, None));
+        }
+        assert_eq!(breaker.admit(MS * 5010, FaultId(2000)), Admitted::Yes);
+        assert_eq!(judge(&mut breaker, MS * 5010, 2000, Control::Proved), closed);
     }
 
     #[test]
