@@ -52,14 +52,7 @@ impl Checks {
         }
     }
 
-    pub fn installed(
-        &mut self,
-        start: u64,
-        piece: &Piece,
-        oracle: &Oracle,
-        spare: &Disk,
-        now: u64,
-    ) {
+    pub fn installed(&mut self, start: u64, piece: &Piece, oracle: &Oracle, spare: &Disk) {
         let at = start + u64::from(piece.offset);
         for i in 0..u64::from(piece.len) {
             let sector = at + i;
@@ -70,7 +63,7 @@ impl Checks {
                 }
                 Kind::Mapped => {
                     self.installed.insert(piece.slot + i);
-                    !self.moved.insert(sector) || oracle.excuses.may_map(sector, now)
+                    !self.moved.insert(sector) || oracle.excuses.may_map(sector)
                 }
                 Kind::PoisonSlot => spare.is_unreadable(piece.slot + i),
                 _ => oracle.excuses.was_bad(sector),

@@ -279,7 +279,11 @@ impl Daemon {
         }
         self.sys.lock().task = Task::Other;
         let tells = self.sys.lock().tells_of_its_disk(&job);
+        let places: Vec<_> = job.spans.iter().map(|span| (span.at, span.len.0)).collect();
         let event = self.reader.work(job);
+        if let Event::ReadDone { results, .. } = &event {
+            self.sys.lock().say(|| format!("  read {places:?}: {results:?}"));
+        }
         if is_silence(&tells, &event) {
             self.sys.lock().found_silence();
         }

@@ -153,11 +153,12 @@ impl Sys {
             }
             Op::Hiccup { disk, writes } => {
                 self.disk(disk).hiccups += writes;
-                self.oracle.excuses.will_hiccup(self.now);
+                self.oracle.excuses.spoil(self.now);
             }
             Op::BadSlots { unit, units, flags } => {
                 let from = self.slot_area();
                 self.spare.mark(from + unit * 8, units * 8, flags);
+                self.oracle.excuses.spoil(self.now);
                 self.damaged(0, self.config.sectors);
             }
             Op::BadMirror { mirror, block, blocks, flags } => {
@@ -197,7 +198,6 @@ impl Sys {
                 self.disk_away(disk, ms);
                 if disk == Which::Data {
                     self.storm_since = Some(self.now);
-                    self.oracle.excuses.storm(self.next_storm);
                 }
             }
             Op::Kill { back_ms } => self.crash(Stop::Kill { back_ms }),

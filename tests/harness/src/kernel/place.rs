@@ -139,6 +139,11 @@ impl Sys {
                 self.checks.placed_in_a_storm(start, &pieces, &self.oracle);
             }
         }
+        self.say(|| {
+            let piece = |p: &Piece| format!(" {}+{} {:?} {}", p.offset, p.len, p.kind, p.slot);
+            let what = if place { "PLACE" } else { "TRY" };
+            format!("  fault {id} {what}{}", pieces.iter().map(piece).collect::<String>())
+        });
         let fault = &mut self.k.faults[f];
         fault.pieces = pieces;
         fault.placing = place;

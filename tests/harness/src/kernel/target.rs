@@ -191,8 +191,14 @@ impl Sys {
             self.oracle.flush_failed(flight.dest, self.now, false);
         }
         self.hiccuped();
-        if std::mem::take(&mut self.data.hiccuped) && self.is_try(flight) {
-            self.oracle.excuses.seemed_bad(flight.start, flight.len);
+        let hiccuped = std::mem::take(&mut self.data.hiccuped);
+        if result.is_err() && flight.dest == Which::Data && self.is_try(flight) {
+            let Flight { start, len, .. } = *flight;
+            match hiccuped {
+                true => self.oracle.excuses.seemed_bad(start, len),
+                false if self.data.storm => self.oracle.excuses.tried_in_a_storm(start, len),
+                false => {}
+            }
         }
         flight.done = Some(match result {
             Ok(()) => Sts::Ok,

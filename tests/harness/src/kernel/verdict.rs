@@ -197,7 +197,7 @@ impl Sys {
             let (start, pieces) = (self.k.faults[f].start, self.k.faults[f].pieces.clone());
             for piece in &pieces {
                 self.set_piece(start, piece)?;
-                self.checks.installed(start, piece, &self.oracle, &self.spare, self.now);
+                self.checks.installed(start, piece, &self.oracle, &self.spare);
             }
         }
         self.k.commits += u64::from(commit > self.k.commit);

@@ -29,6 +29,7 @@ struct Sector {
     flags: u8,
     was_bad: bool,
     seemed_bad: bool,
+    tried_in_a_storm: bool,
     /// Reads that began before this may find the data disk's damage.
     unreadable_until: u64,
     /// Writes under way that began while it refused writes; and all.
@@ -47,9 +48,8 @@ pub struct Excuses {
     delays: Vec<(u64, u64)>,
     short_holds: bool,
     few_holds: bool,
-    stormy_until: u64,
     failed_places: Vec<FailedPlace>,
-    /// When sectors went bad, or writes to the data disk were to fail.
+    /// When sectors or slots went bad, or writes were to fail.
     spoilt: Vec<u64>,
 }
 
@@ -70,7 +70,6 @@ impl Excuses {
             delays: Vec::new(),
             short_holds: config.hold_ms.min(config.ready_ms) < 30_000,
             few_holds: config.max_held < 64,
-            stormy_until: 0,
             failed_places: Vec::new(),
             spoilt: Vec::new(),
         }
@@ -101,7 +100,7 @@ impl Excuses {
     }
 
     /// May a write be given up for its places? What was to stay may turn out to be bad once, and once more
-    /// whenever something goes bad meanwhile.
+    /// whenever something goes bad meanwhile, or a slot fails in the same PLACE and hides it.
     fn could_not_be_placed(&self, io: &Io, start: u64, len: u64) -> bool {
         let its = |place: &&FailedPlace| {
             place.at >= io.submitted && place.start < start + len && start < place.start + place.len
@@ -109,7 +108,7 @@ impl Excuses {
         let (rest, slots): (Vec<_>, Vec<_>) =
             self.failed_places.iter().filter(its).partition(|place| place.rest);
         let spoilt = self.spoilt.iter().filter(|&&at| at >= io.submitted).count();
-        io.kind == IoKind::Write && slots.len() + rest.len().min(1 + spoilt) >= PLACES
+        io.kind == IoKind::Write && slots.len() + rest.len().min(1 + spoilt + slots.len()) >= PLACES
     }
 
     pub fn delayed(&mut self, until: u64, us: u64) {
@@ -139,7 +138,8 @@ impl Excuses {
         sector.slot_worse_since = now;
     }
 
-    pub fn will_hiccup(&mut self, now: u64) {
+    /// Something else is to fail.
+    pub fn spoil(&mut self, now: u64) {
         self.spoilt.push(now);
     }
 
@@ -148,14 +148,14 @@ impl Excuses {
         self.range(start, len).for_each(|s| s.seemed_bad = true);
     }
 
-    /// A write that fails in one may find the disk sound elsewhere a moment later, and be mapped. A read is
-    /// repeated then.
-    pub fn storm(&mut self, until: u64) {
-        self.stormy_until = until;
+    /// The write that was to show whether these are bad failed in a storm. When it is over the disk is sound
+    /// elsewhere, and they may be mapped. A read is repeated then.
+    pub fn tried_in_a_storm(&mut self, start: u64, len: u64) {
+        self.range(start, len).for_each(|s| s.tried_in_a_storm = true);
     }
 
-    pub fn may_map(&self, sector: u64, now: u64) -> bool {
-        now <= self.stormy_until || self.seemed_bad_itself(sector)
+    pub fn may_map(&self, sector: u64) -> bool {
+        self.sectors[sector as usize].tried_in_a_storm || self.seemed_bad_itself(sector)
     }
 
     /// Without a storm.

@@ -276,16 +276,16 @@ fn all_is_excused_after_a_power_cut_under_a_flush_that_lies() {
 }
 
 #[test]
-fn a_storm_may_map_what_is_sound_and_poisons_nothing() {
+fn what_only_seemed_bad_may_be_mapped_and_not_poisoned() {
     let mut told = Told::new();
-    told.oracle.excuses.went_bad(10, 1, BAD_READ, 0);
-    let may =
-        |told: &Told, at| (told.oracle.excuses.may_map(at, 5 * S), told.oracle.excuses.was_bad(at));
-    assert_eq!([may(&told, 10), may(&told, 11)], [(true, true), (false, false)]);
-    told.oracle.excuses.storm(5 * S);
-    assert_eq!([may(&told, 10), may(&told, 11)], [(true, true), (true, false)]);
-    told.oracle.excuses.storm(5 * S - 1);
-    assert_eq!([may(&told, 10), may(&told, 11)], [(true, true), (false, false)]);
-    told.oracle.excuses.seemed_bad(11, 1);
-    assert_eq!([may(&told, 11), may(&told, 12)], [(true, false), (false, false)]);
+    let excuses = &mut told.oracle.excuses;
+    excuses.went_bad(10, 1, BAD_READ, 0);
+    excuses.seemed_bad(11, 1);
+    excuses.tried_in_a_storm(12, 1);
+    let may: Vec<_> = (10..14)
+        .map(|at| (excuses.may_map(at), excuses.seemed_bad_itself(at), excuses.was_bad(at)))
+        .collect();
+    let want =
+        [(true, true, true), (true, true, false), (true, false, false), (false, false, false)];
+    assert_eq!(may, want);
 }
