@@ -12,8 +12,6 @@ void dmr_instance_free(struct kref *kref)
 	struct dmr_fault *f;
 
 	/* A netlink request may have queued work after the last table left. */
-	if (inst->disk_wq)
-		flush_workqueue(inst->disk_wq);
 	if (inst->wq)
 		flush_workqueue(inst->wq);
 	cancel_work_sync(&inst->work);
@@ -31,8 +29,6 @@ void dmr_instance_free(struct kref *kref)
 	kvfree(inst->pool);
 	kvfree(inst->used);
 	bioset_exit(&inst->clones);
-	if (inst->disk_wq)
-		destroy_workqueue(inst->disk_wq);
 	if (inst->wq)
 		destroy_workqueue(inst->wq);
 	atomic_dec(&dmr_live_instances);
@@ -89,10 +85,8 @@ static struct dmr_instance *instance_new(struct dmr_target *t)
 	inst->gen = 1;
 	inst->slow = BIT(DMR_SLOW_UNREADY);
 	inst->pool = kvcalloc(DMR_MAX_FAULTS, sizeof(*inst->pool), GFP_KERNEL);
-	/* Unbound: an owner that is a realtime task keeps its processor from others. */
-	inst->wq = alloc_workqueue("dm_remap", WQ_MEM_RECLAIM | WQ_UNBOUND, WQ_MAX_ACTIVE);
-	inst->disk_wq = alloc_workqueue("dm_remap_disk", WQ_MEM_RECLAIM | WQ_UNBOUND, WQ_MAX_ACTIVE);
-	if (!inst->pool || !inst->wq || !inst->disk_wq ||
+	inst->wq = alloc_workqueue("dm_remap", WQ_MEM_RECLAIM, WQ_MAX_ACTIVE);
+	if (!inst->pool || !inst->wq ||
 	    bioset_init(&inst->clones, BIO_POOL_SIZE, offsetof(struct dmr_clone, bio), 0)) {
 		kref_put(&inst->kref, dmr_instance_free);
 		return NULL;

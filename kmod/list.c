@@ -90,44 +90,13 @@ static int put_fault(struct sk_buff *skb, struct netlink_callback *cb,
 	return end_message(skb, hdr, bad);
 }
 
-#define FAULT_SIZE 256	/* of a fault without pieces, at most */
-
+/* A fault with all its pieces has to fit into one buffer. */
 int dmr_dump_start(struct netlink_callback *cb)
 {
+	cb->min_dump_alloc = SKB_WITH_OVERHEAD(SZ_32K);
 	if (!netlink_capable(cb->skb, CAP_SYS_ADMIN))
 		return -EPERM;
 	return dmr_check_attrs(genl_dumpit_info(cb)->op.cmd, dmr_dump_attrs(cb), cb->extack);
-}
-
-/*
- * A fault with all its pieces has to fit into one buffer. Netlink takes a large one if there is one; it waits for one
- * that is no larger than it has to be, because what is held may be what memory waits for.
- */
-int dmr_fault_dump_start(struct netlink_callback *cb)
-{
-	int r = dmr_dump_start(cb);
-	struct dmr_instance *inst;
-	struct dmr_fault *f;
-	unsigned int most = 0;
-
-	if (r)
-		return r;
-	inst = dmr_instance_get(dmr_dump_attrs(cb), cb->extack);
-	if (IS_ERR(inst))
-		return PTR_ERR(inst);
-	mutex_lock(&inst->mutex);
-	list_for_each_entry(f, &inst->faults, node)
-		most = max(most, f->nr_pieces);
-	mutex_unlock(&inst->mutex);
-	kref_put(&inst->kref, dmr_instance_free);
-	cb->min_dump_alloc = FAULT_SIZE + most * sizeof(*f->pieces);
-	return 0;
-}
-
-/* Nothing more to come: its end has room in the same buffer. What fits in none is an error. */
-static int dumped(const struct sk_buff *skb, int r)
-{
-	return r && skb->len ? skb->len : r;
 }
 
 /* args[0]: the next instance */
@@ -148,7 +117,7 @@ int dmr_instance_dumpit(struct sk_buff *skb, struct netlink_callback *cb)
 		cb->args[0] = inst->id + 1;
 	}
 	mutex_unlock(&dmr_instances_lock);
-	return dumped(skb, r);
+	return skb->len;
 }
 
 /* args[0]: the next fault; 0: the instance itself comes first */
@@ -177,7 +146,7 @@ int dmr_fault_dumpit(struct sk_buff *skb, struct netlink_callback *cb)
 	}
 	mutex_unlock(&inst->mutex);
 	kref_put(&inst->kref, dmr_instance_free);
-	return dumped(skb, r);
+	return skb->len;
 }
 
 static int put_extent(struct sk_buff *skb, struct netlink_callback *cb, struct dmr_instance *inst,
@@ -212,21 +181,16 @@ int dmr_extent_dumpit(struct sk_buff *skb, struct netlink_callback *cb)
 {
 	struct dmr_instance *inst = dmr_instance_get(dmr_dump_attrs(cb), cb->extack);
 	struct dm_remap_extent e;
-	int r = 0;
 
 	if (IS_ERR(inst))
 		return PTR_ERR(inst);
 	mutex_lock(&inst->mutex);
-	while (next_extent(inst, cb->args[0], &e)) {
-		r = put_extent(skb, cb, inst, &e);
-		if (r)
-			break;
+	while (next_extent(inst, cb->args[0], &e) && !put_extent(skb, cb, inst, &e))
 		cb->args[0] = e.len + (e.kind == DM_REMAP_RETIRED ?
 				       inst->sectors + e.slot - inst->slot_start : e.start);
-	}
 	mutex_unlock(&inst->mutex);
 	kref_put(&inst->kref, dmr_instance_free);
-	return dumped(skb, r);
+	return skb->len;
 }
 
 /* The doorbell; in any context. */
@@ -236,10 +200,7 @@ void dmr_ring(struct dmr_instance *inst)
 	mod_delayed_work(inst->wq, &inst->doorbell, 0);
 }
 
-/*
- * Rings once a second until the owner lists. Where memory is short, what is held may be what waits for memory, and a
- * rescuer that waits for it here would keep all other works from running: without any it rings again soon.
- */
+/* Rings once a second until the owner lists, or soon if there is no memory, which other works must not wait for here. */
 void dmr_doorbell_work(struct work_struct *work)
 {
 	struct dmr_instance *inst = container_of(work, struct dmr_instance, doorbell.work);

@@ -151,9 +151,7 @@ struct dmr_instance {
 	u64 held_bios[2], held_sectors[2];	/* the second: of those that were taken */
 
 	struct bio_set clones;
-	/* Where memory is short each has one thread: what may wait for a disk has its own. */
 	struct workqueue_struct *wq;
-	struct workqueue_struct *disk_wq;	/* send, and op of faults */
 	struct work_struct work, send;
 	struct rcu_work listing;
 	struct delayed_work deadlines, doorbell;
@@ -286,7 +284,6 @@ int dmr_flush_failed(struct sk_buff *skb, struct genl_info *info);
 
 /* list.c: answers and the doorbell */
 int dmr_dump_start(struct netlink_callback *cb);
-int dmr_fault_dump_start(struct netlink_callback *cb);
 int dmr_instance_dumpit(struct sk_buff *skb, struct netlink_callback *cb);
 int dmr_fault_dumpit(struct sk_buff *skb, struct netlink_callback *cb);
 int dmr_extent_dumpit(struct sk_buff *skb, struct netlink_callback *cb);

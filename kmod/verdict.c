@@ -272,13 +272,13 @@ static int fence(struct sk_buff *skb, struct genl_info *info)
 	return genlmsg_reply(reply, info);
 }
 
-#define DUMP(name, begin, dump) { .cmd = DM_REMAP_CMD_##name, .start = begin, .dumpit = dump }
+#define DUMP(name, dump) { .cmd = DM_REMAP_CMD_##name, .start = dmr_dump_start, .dumpit = dump }
 #define DO(name, act) { .cmd = DM_REMAP_CMD_##name, .doit = act }
 
 const struct genl_ops dmr_ops[DMR_NR_OPS] = {
-	DUMP(INSTANCE_GET, dmr_dump_start, dmr_instance_dumpit),
-	DUMP(FAULT_GET, dmr_fault_dump_start, dmr_fault_dumpit),
-	DUMP(EXTENT_GET, dmr_dump_start, dmr_extent_dumpit),
+	DUMP(INSTANCE_GET, dmr_instance_dumpit),
+	DUMP(FAULT_GET, dmr_fault_dumpit),
+	DUMP(EXTENT_GET, dmr_extent_dumpit),
 	DO(CLAIM, claim),
 	DO(LOAD, load),
 	DO(READY, ready),
