@@ -24,7 +24,8 @@
 //! trial, searched and controlled like any other, and those that come meanwhile wait for what it
 //! shows. It closes the breaker if it is proved (or proves to be no damage at all), and starts another
 //! pause if not. If a disk that was not there opened it, it is enough that the disk answers: the fault counts
-//! as any other that is not proved, for damage near it says nothing of that. One alarm is raised when it opens and one when it closes, none between.
+//! as any other that is not proved, for damage near it says nothing of that. One alarm is raised when it opens
+//! and one when it closes, none between.
 
 use std::time::Duration;
 
@@ -106,7 +107,7 @@ impl Breaker {
     ) -> (bool, Option<Change>) {
         match (&mut self.state, control) {
             (State::Open { trial, .. }, _) if *trial != Some(fault) => (false, None),
-            (State::Open { .. }, Control::Proved) => (true, self.close(now)),
+            (State::Open { .. }, Control::Proved) => (true, self.close(now, 0)),
             (State::Closed { unproved, .. }, Control::Proved) => {
                 *unproved = 0;
                 (true, None)
@@ -122,10 +123,7 @@ impl Breaker {
                 }
                 (false, self.open_for(now, policy, true))
             }
-            (State::Open { counted: false, .. }, Control::Unproved) => {
-                self.state = State::Closed { unproved: 1, last: now };
-                (true, Some(Change::Closed))
-            }
+            (State::Open { counted: false, .. }, Control::Unproved) => (true, self.close(now, 1)),
             (_, Control::Unproved | Control::Silent) => (false, self.open(now, policy)),
         }
     }
@@ -135,7 +133,7 @@ impl Breaker {
         match &mut self.state {
             State::Open { trial, .. } if *trial == Some(fault) => {
                 *trial = None;
-                if sound { self.close(now) } else { None }
+                if sound { self.close(now, 0) } else { None }
             }
             _ => None,
         }
@@ -154,8 +152,8 @@ impl Breaker {
         news.then_some(Change::Opened)
     }
 
-    fn close(&mut self, now: Duration) -> Option<Change> {
-        self.state = State::Closed { unproved: 0, last: now };
+    fn close(&mut self, now: Duration, unproved: u32) -> Option<Change> {
+        self.state = State::Closed { unproved, last: now };
         Some(Change::Closed)
     }
 }

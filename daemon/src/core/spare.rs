@@ -170,12 +170,15 @@ mod tests {
         );
     }
 
+    fn spare_with(extents: [(u64, u64, u64); 2]) -> Spare {
+        let mut table = Table::default();
+        extents.iter().for_each(|&(start, len, slot)| table.apply(&mapped(start, len, slot)));
+        Spare::new(AREA, &table)
+    }
+
     #[test]
     fn a_long_range_is_cut_when_no_run_is_long_enough_and_too_much_takes_nothing() {
-        let mut table = Table::default();
-        table.apply(&mapped(0, 24, 64));
-        table.apply(&mapped(100, 16, 104));
-        let mut spare = Spare::new(AREA, &table);
+        let mut spare = spare_with([(0, 24, 64), (100, 16, 104)]);
         assert_eq!(spare.allocate(&[Sectors(16), Sectors(9)]), None);
         let slots = spare.allocate(&[Sectors(20)]).unwrap();
         assert_eq!(slots, [[(Slot(88), Sectors(16)), (Slot(120), Sectors(4))]]);
@@ -184,10 +187,7 @@ mod tests {
 
     #[test]
     fn the_largest_run_comes_first_when_none_is_long_enough() {
-        let mut table = Table::default();
-        table.apply(&mapped(0, 8, 72));
-        table.apply(&mapped(100, 8, 96));
-        let mut spare = Spare::new(AREA, &table);
+        let mut spare = spare_with([(0, 8, 72), (100, 8, 96)]);
         assert_eq!(spare.usage().free_percent(), 75);
         let slots = spare.allocate(&[Sectors(32)]).unwrap();
         assert_eq!(slots, [[(Slot(104), Sectors(24)), (Slot(64), Sectors(8))]]);
@@ -195,10 +195,7 @@ mod tests {
 
     #[test]
     fn it_is_read_where_it_is_free_and_anywhere() {
-        let mut table = Table::default();
-        table.apply(&mapped(0, 24, 64));
-        table.apply(&mapped(100, 16, 104));
-        let mut spare = Spare::new(AREA, &table);
+        let mut spare = spare_with([(0, 24, 64), (100, 16, 104)]);
         let read = |spare: &Spare, which: Range<usize>| {
             let spans = |seed: u64| spare.places(&mut (seed + 1)).spans[which.clone()].to_vec();
             let at = |span: Span| match span.at {

@@ -197,7 +197,7 @@ impl Sys {
                 self.next_storm = self.now + ms * 1000 + GRACE;
                 self.disk_away(disk, ms);
                 if disk == Which::Data {
-                    self.storm_since = Some(self.now);
+                    self.storm_since = self.now;
                 }
             }
             Op::Kill { back_ms } => self.crash(Stop::Kill { back_ms }),

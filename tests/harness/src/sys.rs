@@ -104,8 +104,8 @@ pub struct Sys {
     pub gone_at: Option<(u32, u64)>,
     /// No other storm begins before.
     pub next_storm: u64,
-    /// Of the data disk.
-    pub storm_since: Option<u64>,
+    /// When the last one of the data disk began.
+    pub storm_since: u64,
     /// What the daemon is at.
     pub task: Task,
     /// Where the parts of the spare are.
@@ -179,7 +179,7 @@ impl Sys {
             fuse: None,
             gone_at: None,
             next_storm: 0,
-            storm_since: None,
+            storm_since: 0,
             task: Task::Open,
             regions: Vec::new(),
             bells: 0,
@@ -260,9 +260,6 @@ impl Sys {
                 self.say(|| "  a disk is back".to_owned());
                 let disk = if spare { &mut self.spare } else { &mut self.data };
                 (disk.gone, disk.storm) = (false, false);
-                if !spare {
-                    self.storm_since = None;
-                }
             }
             _ if boot == self.boot => self.kernel_event(event),
             _ => {}

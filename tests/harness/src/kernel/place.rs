@@ -135,7 +135,7 @@ impl Sys {
         if place {
             self.checks.placed(id, &pieces, self.k.unit());
             let Fault { start, opened, .. } = self.k.faults[f];
-            if self.storm_since.is_some_and(|since| since <= opened) {
+            if self.data.storm && self.storm_since <= opened {
                 self.checks.placed_in_a_storm(start, &pieces, &self.oracle);
             }
         }

@@ -25,7 +25,6 @@ impl Sys {
         self.instance_gone();
         self.removed = false;
         self.view = None;
-        self.storm_since = None;
     }
 
     fn instance_gone(&mut self) {
