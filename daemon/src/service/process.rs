@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use nix::sys::mman::{MlockAllFlags, mlockall};
 
+use super::supervisor::AGAIN;
+
 /// Of each thread, in bytes: all of it is locked in memory.
 pub const STACK: usize = 512 << 10;
 /// Of the threads that wait for disks, one each: how long one lasts when it has nothing to do. Longer than it is between
-/// two looks at the system: a new one takes memory.
-pub const IDLE: Duration = Duration::from_secs(12);
+/// two looks at the system, for a new one takes memory; less than twice that, or two would look in turn for ever.
+pub const IDLE: Duration = AGAIN.saturating_add(Duration::from_secs(2));
 /// And their name.
 pub const WAITING: &str = "waiting";
 const OOM_SCORE: &str = "/proc/self/oom_score_adj";

@@ -27,7 +27,7 @@ use crate::link::{Bell, Doorbells, LinkError};
 
 /// How often what failed is tried again, and devices made by hand are looked for. What has not ended after that time
 /// is late.
-const AGAIN: Duration = Duration::from_secs(5);
+pub const AGAIN: Duration = Duration::from_secs(5);
 const LATE: &str =
     "its disks have not answered yet; it is served once they do, and the others meanwhile";
 /// Doorbells that may wait for a device to hear them.
