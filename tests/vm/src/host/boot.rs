@@ -79,6 +79,7 @@ impl Boot {
         let slowness = machine.kernel.slowness();
         let mut boot = Boot { qemu, port, events, closed: 0, start, log, release, slowness, seen };
         if !boot.until(UP, |seen| seen.release.is_some())? {
+            boot.seen.stillborn = boot.closed > 0;
             boot.broken("the guest did not come up");
         } else if boot.seen.release.as_ref() != Some(&machine.kernel.release) {
             boot.broken("the guest runs another kernel");
@@ -204,11 +205,21 @@ impl Boot {
 
     /// Notes that no more can be expected, and reads what is left.
     fn broken(&mut self, why: &str) {
-        let ended = self.closed > 0;
+        let mut how = String::new();
+        if self.closed > 0 {
+            // It has closed its port or its console, so it is about to end by itself.
+            let end = Instant::now() + CONSOLE;
+            while matches!(self.qemu.try_wait(), Ok(None)) && Instant::now() < end {
+                thread::sleep(Duration::from_millis(5));
+            }
+            how = match self.qemu.try_wait() {
+                Ok(Some(status)) => format!("the guest ended, QEMU with {status}: "),
+                _ => "the guest ended, QEMU did not: ".into(),
+            };
+        }
         // Whatever fails here, the boot is broken already.
         let _ = self.kill();
-        let why = if ended { format!("the guest ended: {why}") } else { why.to_string() };
-        self.seen.broken.get_or_insert(why);
+        self.seen.broken.get_or_insert(format!("{how}{why}"));
     }
 }
 

@@ -86,6 +86,8 @@ pub struct Transcript {
     pub broken: Option<String>,
     /// Whether the guest's clock is wrong, and with it every time limit.
     pub wrong_clock: bool,
+    /// Whether QEMU ended before the guest's first word.
+    pub stillborn: bool,
     /// The emulator and not the guest failed.
     impossible: bool,
     /// So it is with these two, unless the module is in one of the traces.
@@ -140,7 +142,8 @@ impl Transcript {
     /// Whether nothing was learnt about the guest.
     #[must_use]
     pub fn emulator_failed(&self) -> bool {
-        self.impossible || (self.breakpoint || self.stuck) && !self.ours
+        let never_ran = self.stillborn && self.stray.is_empty();
+        self.impossible || never_ran || (self.breakpoint || self.stuck) && !self.ours
     }
 
     /// Takes a line of the guest's port.

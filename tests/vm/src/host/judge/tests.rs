@@ -193,3 +193,12 @@ fn what_the_guest_finds_at_its_end_counts_against_the_boot() {
     assert_eq!(verdict(&bad), Vec::<String>::new());
     assert_eq!(transcript(&bad).strays(), ["a leak: unreferenced object"]);
 }
+
+/// On a busy machine QEMU has ended before the guest's first word, and nothing was on the console.
+#[test]
+fn a_guest_that_never_ran_is_the_emulators() {
+    let mut seen = Transcript { stillborn: true, ..Transcript::default() };
+    assert!(seen.emulator_failed() && !seen.verdict("a.b").is_empty());
+    seen.console("Kernel panic - not syncing: Attempted to kill init!");
+    assert!(!seen.emulator_failed());
+}
