@@ -90,10 +90,8 @@ static int put_fault(struct sk_buff *skb, struct netlink_callback *cb,
 	return end_message(skb, hdr, bad);
 }
 
-/* A fault with all its pieces has to fit into one buffer. */
 int dmr_dump_start(struct netlink_callback *cb)
 {
-	cb->min_dump_alloc = SKB_WITH_OVERHEAD(SZ_32K);
 	if (!netlink_capable(cb->skb, CAP_SYS_ADMIN))
 		return -EPERM;
 	return dmr_check_attrs(genl_dumpit_info(cb)->op.cmd, dmr_dump_attrs(cb), cb->extack);
@@ -117,7 +115,7 @@ int dmr_instance_dumpit(struct sk_buff *skb, struct netlink_callback *cb)
 		cb->args[0] = inst->id + 1;
 	}
 	mutex_unlock(&dmr_instances_lock);
-	return skb->len;
+	return r && skb->len ? skb->len : r;
 }
 
 /* args[0]: the next fault; 0: the instance itself comes first */
@@ -143,10 +141,12 @@ int dmr_fault_dumpit(struct sk_buff *skb, struct netlink_callback *cb)
 		r = put_fault(skb, cb, inst, f);
 		if (!r)
 			cb->args[0] = f->id + 1;
+		else	/* The next has room for it, and no more: memory may wait for what is held. */
+			cb->min_dump_alloc = 256 + f->nr_pieces * sizeof(*f->pieces);
 	}
 	mutex_unlock(&inst->mutex);
 	kref_put(&inst->kref, dmr_instance_free);
-	return skb->len;
+	return r && skb->len ? skb->len : r;
 }
 
 static int put_extent(struct sk_buff *skb, struct netlink_callback *cb, struct dmr_instance *inst,
@@ -181,16 +181,17 @@ int dmr_extent_dumpit(struct sk_buff *skb, struct netlink_callback *cb)
 {
 	struct dmr_instance *inst = dmr_instance_get(dmr_dump_attrs(cb), cb->extack);
 	struct dm_remap_extent e;
+	int r = 0;
 
 	if (IS_ERR(inst))
 		return PTR_ERR(inst);
 	mutex_lock(&inst->mutex);
-	while (next_extent(inst, cb->args[0], &e) && !put_extent(skb, cb, inst, &e))
+	while (next_extent(inst, cb->args[0], &e) && !(r = put_extent(skb, cb, inst, &e)))
 		cb->args[0] = e.len + (e.kind == DM_REMAP_RETIRED ?
 				       inst->sectors + e.slot - inst->slot_start : e.start);
 	mutex_unlock(&inst->mutex);
 	kref_put(&inst->kref, dmr_instance_free);
-	return skb->len;
+	return r && skb->len ? skb->len : r;
 }
 
 /* The doorbell; in any context. */

@@ -166,16 +166,17 @@ static int dump(const struct genl_ops *ops, struct sk_buff *skb, struct genl_inf
 	const struct nlmsghdr nlh = { .nlmsg_seq = info->snd_seq };
 	struct genl_dumpit_info data = { .op.cmd = ops->cmd, .info = *info };
 	struct netlink_callback cb = { .skb = skb, .nlh = &nlh, .extack = info->extack, .data = &data };
-	int r = ops->start(&cb), len = 1;
+	int r = ops->start(&cb), more = !r;
 
-	while (!r && len) {
+	while (more) {
 		struct sk_buff *out = skb_new(max(cb.min_dump_alloc, 4096U));
 
-		len = ops->dumpit(out, &cb);
-		if (len < 0)
-			r = len;
-		else if (len)
+		more = ops->dumpit(out, &cb);
+		if (more < 0)
+			r = more;
+		if (more >= 0 && out->len)
 			host_say_bytes("answer", out->data, out->len);
+		more = more > 0;
 		nlmsg_free(out);
 	}
 	return r;
