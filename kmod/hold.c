@@ -179,7 +179,7 @@ void dmr_work(struct work_struct *work)
 	spin_lock_irq(&inst->lock);
 	list_splice_tail(&go, &inst->go);
 	spin_unlock_irq(&inst->lock);
-	queue_work(inst->wq, &inst->send);
+	queue_work(inst->disk_wq, &inst->send);
 	mutex_unlock(&inst->mutex);
 }
 

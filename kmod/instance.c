@@ -14,8 +14,8 @@ void dmr_instance_free(struct kref *kref)
 	/* A netlink request may have queued work after the last table left. */
 	if (inst->wq)
 		flush_workqueue(inst->wq);
-	cancel_work_sync(&inst->work);
-	cancel_work_sync(&inst->send);
+	if (inst->disk_wq)
+		destroy_workqueue(inst->disk_wq);
 	while (flush_rcu_work(&inst->listing))
 		;
 	cancel_delayed_work_sync(&inst->deadlines);
@@ -85,8 +85,10 @@ static struct dmr_instance *instance_new(struct dmr_target *t)
 	inst->gen = 1;
 	inst->slow = BIT(DMR_SLOW_UNREADY);
 	inst->pool = kvcalloc(DMR_MAX_FAULTS, sizeof(*inst->pool), GFP_KERNEL);
-	inst->wq = alloc_workqueue("dm_remap", WQ_MEM_RECLAIM, WQ_MAX_ACTIVE);
-	if (!inst->pool || !inst->wq ||
+	/* Unbound: an owner that is a realtime task keeps its processor. */
+	inst->wq = alloc_workqueue("dm_remap", WQ_MEM_RECLAIM | WQ_UNBOUND, WQ_MAX_ACTIVE);
+	inst->disk_wq = alloc_workqueue("dm_remap_disk", WQ_MEM_RECLAIM | WQ_UNBOUND, WQ_MAX_ACTIVE);
+	if (!inst->pool || !inst->wq || !inst->disk_wq ||
 	    bioset_init(&inst->clones, BIO_POOL_SIZE, offsetof(struct dmr_clone, bio), 0)) {
 		kref_put(&inst->kref, dmr_instance_free);
 		return NULL;

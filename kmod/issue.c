@@ -40,11 +40,9 @@ static bool fenced(struct dmr_instance *inst, struct dmr_place *p)
 void dmr_lookup(struct dmr_instance *inst, u64 start, unsigned int len, struct dmr_place *p)
 {
 	/* Before the table; pairs with dmr_publish(). */
-	p->gen = smp_load_acquire(&inst->gen);
-	p->start = start;
-	p->len = len;
+	*p = (struct dmr_place){ .gen = smp_load_acquire(&inst->gen), .start = start, .len = len,
+				 .dest = DMR_FENCED };
 	rcu_read_lock();
-	p->dest = DMR_FENCED;
 	if (!fenced(inst, p)) {
 		smp_rmb();	/* pairs with dmr_fault_end() and dmr_ready() */
 		lookup_extent(inst, p);

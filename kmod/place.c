@@ -151,7 +151,7 @@ int dmr_start_op(struct sk_buff *skb, struct genl_info *info)
 	f->rest_failed = false;
 	if (writes(f)) {
 		f->state = DM_REMAP_FAULT_BUSY;
-		queue_work(inst->wq, &f->op);
+		queue_work(inst->disk_wq, &f->op);
 	} else {
 		f->state = DM_REMAP_FAULT_PLACED;
 		f->flags |= DM_REMAP_FAULT_F_PINNED;

@@ -151,7 +151,7 @@ struct dmr_instance {
 	u64 held_bios[2], held_sectors[2];	/* the second: of those that were taken */
 
 	struct bio_set clones;
-	struct workqueue_struct *wq;
+	struct workqueue_struct *wq, *disk_wq;	/* without memory one thread each: disks may block it */
 	struct work_struct work, send;
 	struct rcu_work listing;
 	struct delayed_work deadlines, doorbell;

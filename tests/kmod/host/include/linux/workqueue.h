@@ -27,6 +27,7 @@ void host_event_cancel(struct host_event *event);
 void host_run(unsigned long us);
 
 #define WQ_MEM_RECLAIM 1
+#define WQ_UNBOUND 2
 #define WQ_MAX_ACTIVE 512
 
 struct workqueue_struct { unsigned int flags; };
