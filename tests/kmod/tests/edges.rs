@@ -1,11 +1,12 @@
-//! What random steps do not reach: a full table, and I/O that returns in the middle of a change.
+//! What random steps do not reach: a full table, faults that fit in no page, and I/O that returns in the middle of a
+//! change.
 
 use anyhow::{Result, ensure};
 use dmremap_conformance::talk::{A, INSTANCE, extent, install, load, piece, place};
 use dmremap_conformance::{Access, Config, Disk, Side, Simulated, Status, Step, Talk};
 use dmremap_kmod_host::Host;
-use dmremap_protocol::uapi::{Kind, MAX_EXTENTS, MAX_LOAD};
-use dmremap_protocol::{Extent, Request, SlotArea};
+use dmremap_protocol::uapi::{Kind, MAX_EXTENTS, MAX_LOAD, MAX_PIECES};
+use dmremap_protocol::{Extent, Piece, Request, SlotArea};
 
 const ENOSPC: i32 = 28;
 
@@ -39,6 +40,31 @@ fn a_full_table_takes_no_more() -> Result<()> {
     fill_up(&mut module)?;
     let counters = module.state()?.instance.counters;
     ensure!(counters.extents == MAX_EXTENTS as u64, "{} extents", counters.extents);
+    module.finish()
+}
+
+/// A listing begins with a buffer of a page, and asks for the room that the next fault takes.
+#[test]
+fn a_fault_with_all_its_pieces_is_listed() -> Result<()> {
+    let pieces = MAX_PIECES as u32;
+    let sectors = u64::from(8 * pieces);
+    let config = Config { sectors, spare: 64 + sectors, ..Config::default() };
+    let mut module = Host::new(&config)?;
+    let mut t = Talk::new(&mut module);
+    let slots = SlotArea { start: 64, sectors, unit: 8 };
+    t.ok(Request::Claim { instance: INSTANCE, slots, commit: 0 })?;
+    t.ok(load(&[]))?;
+    t.ok(Request::Ready { instance: INSTANCE })?;
+    let first = t.fence(0, 1)?;
+    let most = t.fence(8, u64::from(2 * pieces))?;
+    let last = t.fence(sectors - 1, 1)?;
+    let spread = |n: u32| piece(2 * n, 1, Kind::Mapped, 64 + u64::from(8 * n));
+    let placed: Vec<Piece> = (0..pieces).map(spread).collect();
+    t.ok(place(most, &placed))?;
+    let listed = t.state()?.faults;
+    let ids: Vec<u64> = listed.iter().map(|fault| fault.id).collect();
+    ensure!(ids == [first, most, last], "{ids:?}");
+    ensure!(listed[1].pieces == placed, "{:?}", listed[1].pieces);
     module.finish()
 }
 
