@@ -113,6 +113,7 @@ static struct test *begin(struct kunit *test)
 	INIT_DELAYED_WORK(&t->inst->deadlines, dmr_deadline_work);
 	t->inst->wq = alloc_workqueue("dm_remap_kunit", WQ_MEM_RECLAIM, 0);
 	KUNIT_ASSERT_NOT_NULL(test, t->inst->wq);
+	t->inst->disk_wq = t->inst->wq;
 	KUNIT_ASSERT_EQ(test, 0, kunit_add_action_or_reset(test, stop_works, t->inst));
 	for (i = 0; i < BIOS; i++) {
 		struct test_bio *b = &t->bios[i];
