@@ -1,9 +1,11 @@
 //! `list.c`: the answers, and the doorbell.
 
-use dmremap_protocol::uapi::{FaultFlags, InstanceFlags, Kind};
+use dmremap_protocol::uapi::{FaultFlags, FaultState, InstanceFlags, Kind, Status};
 use dmremap_protocol::{Counters, Extent, FaultInfo, InstanceInfo, Message};
 
 use super::{Cell, DATA_DEV, DM_DEV, SPARE_DEV};
+use crate::oracle::Trouble;
+use crate::step::GRACE;
 use crate::sys::{Ev, Sys};
 
 const AGAIN: u64 = 1_000_000;
@@ -57,6 +59,11 @@ impl Sys {
         }
         let mut out = vec![self.instance_info()];
         for f in self.k.faults.iter().filter(|f| f.listed) {
+            let disk_away = f.pieces.iter().any(|piece| piece.result == Status::Other);
+            if port == self.k.owner && f.state == FaultState::Open && !f.placing && disk_away {
+                // So long ago as that may be: that is all the daemon knows, and it opens the breaker.
+                self.oracle.excuses.trouble(Trouble::Verdict, self.now + GRACE);
+            }
             let flag = |set: bool, flag: FaultFlags| if set { flag.0 } else { 0 };
             let flags = flag(f.write, FaultFlags::WRITE)
                 | flag(f.held, FaultFlags::HELD)
