@@ -37,8 +37,8 @@
  * Errors common to the commands: ESRCH no such instance; EACCES the sender
  * has not claimed it (dumps need no claim); ENOENT no such fault; EBUSY a
  * fault's state does not allow it now (list and try again); ERANGE a range or
- * slot is outside its device, slot area or fault; ENOSPC the table would have
- * too many extents; EINVAL anything else that is malformed; ENOMEM try again:
+ * slot is outside its device, slot area or fault, out of order there or not
+ * aligned; ENOSPC the table would have too many extents; EINVAL anything else that is malformed; ENOMEM try again:
  * nothing was changed, except that a LOAD is to be the same again, unless the
  * table begins anew with CLAIM, and that an INSTALL may be half done: its
  * faults then end by INSTALL only.
@@ -95,7 +95,7 @@
  *	during the dump may or may not show.
  * @DM_REMAP_CMD_TRY: do: INSTANCE, FAULT_ID, PIECES (kind DIRECT, slot 0); the
  *	held write's pieces are written to where the table points, one bio
- *	each. For write faults only.
+ *	each at least. For write faults only.
  * @DM_REMAP_CMD_PLACE: do: INSTANCE, FAULT_ID, PIECES; says what the range shall
  *	become. A held write's MAPPED pieces are written to their slots and
  *	its unlisted parts to where the table points. For a fence or a read

@@ -22,15 +22,24 @@ fn what_shows_the_invariants_exists() {
         assert_eq!(name.trim(), format!("I{invariants}"));
         let (shown, bugs) = (words(shown), words(bugs));
         assert!(!shown.is_empty() && !bugs.is_empty(), "nothing shows {name}");
-        for word in shown {
-            let group = format!("{word}.");
-            let case = cases::all().any(|case| case.name == word || case.name.starts_with(&group));
+        let names = |word: &str, case: &str| {
+            case.strip_prefix(word).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        for &word in &shown {
+            let case = cases::all().any(|case| names(word, case.name));
             let folder = word.strip_prefix("tests/").is_some_and(|name| tests.join(name).is_dir());
             assert!(case || folder, "{name}: no case, group or folder {word}");
         }
         for word in bugs {
             let patch = tests.join(format!("mutants/{word}.patch"));
-            assert!(patch.exists(), "{name}: no {}", patch.display());
+            let patch =
+                fs::read_to_string(&patch).unwrap_or_else(|e| panic!("{name}: {word}: {e}"));
+            let by = patch.lines().next().and_then(|line| line.strip_prefix("Caught-by: "));
+            let told = match by {
+                Some(case) => shown.iter().any(|word| names(word, case)),
+                None => columns[2].contains("simulation"),
+            };
+            assert!(told, "{name}: {word} is caught by {}", by.unwrap_or("the simulation"));
         }
     }
     assert_eq!(invariants, 8);

@@ -20,7 +20,7 @@ use crate::guest::wait_until;
 
 /// How long what is under way may take to end, in guest time.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The name of the threads of the daemon that wait for disks; they end when they have been idle for a second.
+/// The name of the threads of the daemon that wait for disks; all but one end when they have been idle for some seconds.
 const WAITING: &str = "waiting";
 /// The daemon's C library keeps nothing that was given back for later, of stacks neither: what grows is in use.
 pub const FRUGAL: [(&str, &str); 1] = [(
