@@ -1,10 +1,11 @@
 //! Faults without a bio.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use dmremap_protocol::Request;
 use dmremap_protocol::uapi::{FaultFlags, FaultState, Kind};
 
 use super::Conversation;
+use super::faults::bad;
 use crate::talk::{A, INSTANCE, Talk, attempt, claim, fail, fence, install, piece, place, release};
 use crate::{Access, Disk, Status, Step};
 
@@ -12,7 +13,7 @@ pub(super) const ALL: &[Conversation] = &[
     Conversation::new("a-fence-is-refused-or-parks", parks),
     Conversation::new("a-fence-ends-with-its-owner-unless-pinned", owner_ends),
     Conversation::new("an-install-is-whole-and-idempotent", installs),
-    Conversation::new("there-are-512-fences-at-most", full),
+    Conversation::new("there-are-512-faults-and-fences-at-most", full),
     Conversation::new("a-write-that-meets-a-change-is-repeated", repeated),
 ];
 
@@ -108,6 +109,15 @@ fn full(t: &mut Talk) -> Result<()> {
         faults.len() == 512 && faults.is_sorted_by_key(|f| f.id),
         "they are not all listed in order"
     );
+    // What fails now waits until there is room for its fault.
+    bad(t, Disk::Data, 1501, 1, true)?;
+    let write = t.write(1501, 1)?;
+    t.is_held(write)?;
+    ensure!(t.faults()?.iter().all(|f| f.start != 1501), "513 faults");
+    t.ok(release(8))?;
+    let last = t.faults()?.pop().filter(|f| f.start == 1501).context("it still waits")?;
+    t.ok(fail(last.id))?;
+    t.ends(write, Status::Io)?;
     t.terse = false;
     t.ok(Request::Ready { instance: INSTANCE }).map(drop)
 }

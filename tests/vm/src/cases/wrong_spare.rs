@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use nix::libc::EIO;
+use nix::libc::{EIO, ENODATA};
 use serde_json::Value;
 
 use crate::case::Case;
@@ -16,6 +16,7 @@ use crate::guest::fs::{Kind, Mount};
 use crate::guest::md::Raid1;
 use crate::guest::scsi::ScsiDebug;
 use crate::guest::served::{self, NAME, Served, config_path, policyd};
+use crate::guest::setup::Disks;
 use crate::guest::spare::{self, Frail, Image};
 use crate::guest::{Cmd, Ctx, Disk, wait_until};
 
@@ -29,6 +30,7 @@ pub const CASES: &[Case] = &[
     Case::new("wrong-spare.truncated-and-grown", 90, truncated),
     Case::new("wrong-spare.in-use", 150, in_use),
     Case::new("wrong-spare.taken-over", 150, taken_over),
+    Case::new("wrong-spare.lost", 120, lost),
 ];
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -412,4 +414,41 @@ fn taken_over(_: &mut Ctx) -> Result<()> {
     served.down()?;
     drop((here, there, back));
     setup.bad.remove()
+}
+
+/// A dump of it goes to another one: what was mapped is an error until it is written again, and nothing else is.
+fn lost(_: &mut Ctx) -> Result<()> {
+    let disks = Disks::of(3, 16, &[100, 200])?;
+    let served = disks.serve("")?;
+    let disk = served.disk()?;
+    disk.fill(96, 8, 1)?;
+    disk.fill(200, 1, 1)?;
+    drop(disk);
+    served.down()?;
+
+    let dump = "/run/vm/dump.json";
+    fs::write(dump, spare::dump(&disks.spare())?.to_string())?;
+    let another = disks.brd.path(2);
+    let path = another.display().to_string();
+    let mut args = vec!["restore", &path, dump, "--other-spare"];
+    spare::says(&args, 1, "give --weak-identity if no disk of the same size can take its place")?;
+    args.push("--weak-identity");
+    spare::says(&args, 0, "2 extents, commit ")?;
+    fs::remove_file(dump)?;
+
+    served::configure(disks.bad.path(), &another, "")?;
+    let served = Served::start()?;
+    let disk = served.disk()?;
+    for (first, count) in [(96, 8), (100, 1), (200, 1)] {
+        disk.read_fails(first, count, ENODATA)?;
+    }
+    disk.verify(96, 4, 1)?;
+    disk.verify(101, 3, 1)?;
+    disk.fill(100, 1, 2)?;
+    disk.verify(100, 1, 2)?;
+    disk.read_fails(200, 1, ENODATA)?;
+    ensure!(served.listed("mapped")? == [(100, 1)], "{:?}", served.listed("mapped")?);
+    drop(disk);
+    served.down()?;
+    disks.remove()
 }
