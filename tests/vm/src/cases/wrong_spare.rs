@@ -418,7 +418,12 @@ fn taken_over(_: &mut Ctx) -> Result<()> {
 
 /// A dump of it goes to another one: what was mapped is an error until it is written again, and nothing else is.
 fn lost(_: &mut Ctx) -> Result<()> {
-    let disks = Disks::of(3, 16, &[100, 200])?;
+    let disks = Disks::of(4, 16, &[100, 200])?;
+    // Only its size tells it from the data disk.
+    let (half, rest) = (disks.brd.path(2), disks.brd.path(3));
+    let sectors = Disk::open(&half)?.sectors()?;
+    let line = |at, disk: &Path| format!("{at} {sectors} linear {} 0\n", disk.display());
+    let another = Device::create("another", &(line(0, &half) + &line(sectors, &rest)))?;
     let served = disks.serve("")?;
     let disk = served.disk()?;
     disk.fill(96, 8, 1)?;
@@ -428,15 +433,14 @@ fn lost(_: &mut Ctx) -> Result<()> {
 
     let dump = "/run/vm/dump.json";
     fs::write(dump, spare::dump(&disks.spare())?.to_string())?;
-    let another = disks.brd.path(2);
-    let path = another.display().to_string();
+    let path = another.path().display().to_string();
     let mut args = vec!["restore", &path, dump, "--other-spare"];
     spare::says(&args, 1, "give --weak-identity if no disk of the same size can take its place")?;
     args.push("--weak-identity");
     spare::says(&args, 0, "2 extents, commit ")?;
     fs::remove_file(dump)?;
 
-    served::configure(disks.bad.path(), &another, "")?;
+    served::configure(disks.bad.path(), another.path(), "")?;
     let served = Served::start()?;
     let disk = served.disk()?;
     for (first, count) in [(96, 8), (100, 1), (200, 1)] {
@@ -450,5 +454,6 @@ fn lost(_: &mut Ctx) -> Result<()> {
     ensure!(served.listed("mapped")? == [(100, 1)], "{:?}", served.listed("mapped")?);
     drop(disk);
     served.down()?;
+    another.remove()?;
     disks.remove()
 }
