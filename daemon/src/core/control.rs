@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn damage_all_around_is_a_wall_and_the_end_of_the_device_is_not() {
         let mut table = Table::default();
-        let (kind, block) = (Kind::PoisonData, Sectors(1));
+        let (kind, block) = (Kind::PoisonData, Sectors(8));
         table.apply(&Change::Set(Extent { start: Sector(0), len: Sectors(4000), kind }));
         let places = DataPlaces { table: &table, suspects: &[], size: Sectors(9000), block };
         assert!(places.pick(Sector(4000), Sectors(8), &mut 1).walled);

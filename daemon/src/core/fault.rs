@@ -186,3 +186,23 @@ pub(super) fn segments(table: &Table, start: Sector, part: Part) -> Vec<(Part, O
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::{Change, Extent};
+
+    #[test]
+    fn segments_are_cut_where_extents_begin_and_end() {
+        let mut table = Table::default();
+        let kind = Kind::PoisonData;
+        for start in [10, 20].map(Sector) {
+            table.apply(&Change::Set(Extent { start, len: Sectors(2), kind }));
+        }
+        let part = |offset, len| Part { offset: Sectors(offset), len: Sectors(len) };
+        let cut = segments(&table, Sector(8), part(1, 15));
+        let wanted = [(part(1, 1), None), (part(2, 2), Some(kind)), (part(4, 8), None)];
+        assert_eq!(cut[..3], wanted);
+        assert_eq!(cut[3..], [(part(12, 2), Some(kind)), (part(14, 2), None)]);
+    }
+}

@@ -177,6 +177,12 @@ mod tests {
     }
 
     #[test]
+    fn what_is_used_leaves_no_empty_runs() {
+        let spare = spare_with([(0, 24, 64), (100, 16, 112)]);
+        assert_eq!(spare.free, [(Slot(88), Sectors(24))].into());
+    }
+
+    #[test]
     fn a_long_range_is_cut_when_no_run_is_long_enough_and_too_much_takes_nothing() {
         let mut spare = spare_with([(0, 24, 64), (100, 16, 104)]);
         assert_eq!(spare.allocate(&[Sectors(16), Sectors(9)]), None);
