@@ -293,7 +293,7 @@ fn requests_removal(ctx: &mut Ctx) -> Result<()> {
 /// A device that cannot be made for want of memory leaves nothing, whatever it was that failed.
 fn made(ctx: &mut Ctx) -> Result<()> {
     let brd = Brd::load(2, 16)?;
-    let injection = Injection::of_allocations(8)?;
+    let injection = Injection::of_allocations(3)?;
     let (mut made, mut refused) = (0, 0);
     for _ in 0..25 {
         match Device::remap("d", &brd.path(0), &brd.path(1), "") {
