@@ -4,7 +4,7 @@
 use super::*;
 use crate::metadata::format::format_with;
 use crate::metadata::layout::{COPIES, Geometry};
-use crate::metadata::{Disk, Error, repair};
+use crate::metadata::{CommitError, Disk, Error, repair};
 
 fn refusal(disk: RamDisk, expect: &Expect) -> String {
     Store::open(disk, expect).err().expect("it was not refused").to_string()
@@ -188,6 +188,74 @@ fn changes_outside_their_bounds_are_not_written() {
     let many = vec![poison(1); store.max_changes() + 1];
     assert!(store.commit(&many).is_err());
     assert_eq!(store.disk.written(), 0);
+}
+
+/// Sets leave room for what must always be possible: clearing, and retiring a slot that failed.
+#[test]
+fn a_full_table_takes_no_more_sets() {
+    let mut store = open(formatted());
+    let room = store.geometry().max_entries() - 128;
+    // The worst of a set: itself, the rest of what it cuts, two ends to retire, and its change.
+    for n in 0..room as u64 - 3 {
+        let _ = store.commit(&[poison(n)]).unwrap();
+        if store.wants_checkpoint() {
+            store.checkpoint().unwrap();
+        }
+    }
+    let full = CommitError::Full("no room for more extents").to_string();
+    assert_eq!(store.commit(&[poison(9999)]).unwrap_err().to_string(), full);
+    let slots = store.geometry().slots;
+    let slot = |n: u64| Change::Retire { slot: slots + Sectors(16 * n), len: Sectors(8) };
+    let retired: Vec<Change> = (0..128 + 4).map(slot).collect();
+    assert_eq!(store.admit(&retired).unwrap_err().to_string(), full);
+    store.admit(&retired[1..]).unwrap();
+    for some in retired[1..].chunks(store.max_changes()) {
+        let _ = store.commit(some).unwrap();
+    }
+}
+
+#[test]
+fn a_log_without_checkpoints_takes_three_quarters_and_wants_one_from_a_half_on() {
+    let mut store = open(formatted());
+    let blocks = u64::from(store.geometry().log_blocks);
+    for n in 0..blocks * 3 / 4 {
+        assert_eq!(store.wants_checkpoint(), n > blocks / 2, "{n} of {blocks}");
+        let _ = store.commit(&[poison(n)]).unwrap();
+    }
+    let full = CommitError::Full("the log").to_string();
+    assert_eq!(store.commit(&[poison(0)]).unwrap_err().to_string(), full);
+    store.checkpoint().unwrap();
+    let most: Vec<Change> = (0..store.max_changes() as u64).map(poison).collect();
+    let _ = store.commit(&most).unwrap();
+}
+
+/// Each is sealed as a good one would be.
+#[test]
+fn a_superblock_that_contradicts_itself_is_damaged() {
+    let good = open(formatted()).superblock().clone();
+    for live in [[true, true], [true, false], [false, true]] {
+        let one = Superblock { live, ..good.clone() };
+        assert_eq!(Superblock::decode(Slot(0), &one.encode(Slot(0))).unwrap(), one);
+    }
+    type Change = fn(&mut Superblock);
+    let changes: [(Change, &str); 10] = [
+        (|s| s.geometry.log_blocks = 1, "a log of 1 blocks"),
+        (|s| s.checkpoint.number = 1 << 63, "a counter"),
+        (|s| s.checkpoint.position = 1 << 63, "a counter"),
+        (|s| s.checkpoint.area = 2, "in area 2"),
+        (|s| s.checkpoint.blocks = 0, "a checkpoint of 0 blocks"),
+        (|s| s.checkpoint.blocks = s.geometry.checkpoint_blocks + 1, "blocks in area"),
+        (|s| s.checkpoint.entries = 1 << 20, "entries in"),
+        (|s| s.checkpoint.sequence = s.sequence + 1, "beyond the log"),
+        (|s| s.live = [false; 2], "no live mirror"),
+        (|s| (s.block, s.mapped) = (Sectors(8), Sectors(12)), "12 sectors in blocks of 8"),
+    ];
+    for (change, words) in changes {
+        let mut bad = good.clone();
+        change(&mut bad);
+        let flaw = Superblock::decode(Slot(0), &bad.encode(Slot(0))).unwrap_err();
+        says(&flaw.to_string(), &[words]);
+    }
 }
 
 /// Before anything is written: what cannot be read now may be there later.
