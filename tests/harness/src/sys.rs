@@ -13,6 +13,9 @@ use crate::oracle::{Oracle, Trouble};
 use crate::rng::Rng;
 use crate::script::{Config, Part, Step, Which};
 
+/// Of the simulation, requests of the daemon among them; a whole one takes some thousands.
+const MOST_TURNS: u32 = 50_000;
+
 /// Something that happens at its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Ev {
@@ -149,6 +152,7 @@ pub struct Sys {
     pub opening: bool,
     pub trace: bool,
     pub tags: u64,
+    turns: u32,
     kernel_queue: Queue,
     daemon_queue: Queue,
     order: u64,
@@ -202,6 +206,7 @@ impl Sys {
             removed: false,
             trace,
             tags: 0,
+            turns: 0,
             kernel_queue: Queue::new(),
             daemon_queue: Queue::new(),
             order: 0,
@@ -272,6 +277,9 @@ impl Sys {
         if let Some(stop) = self.stop {
             return Next::Stop(stop);
         }
+        if !self.goes_on() {
+            return Next::Nothing;
+        }
         match (self.next_kernel(), self.next_daemon()) {
             (None, None) => Next::Nothing,
             (Some(kernel), daemon) if daemon.is_none_or(|daemon| kernel < daemon) => {
@@ -290,6 +298,16 @@ impl Sys {
                 Next::Daemon(event)
             }
         }
+    }
+
+    /// It does not when somebody does the same thing over and over.
+    fn goes_on(&mut self) -> bool {
+        self.turns += 1;
+        let goes = self.turns <= MOST_TURNS;
+        if !goes {
+            self.oracle.violate(format!("no end after {MOST_TURNS} turns"));
+        }
+        goes
     }
 
     /// Is it to die now? Nothing that it does from here on reaches a disk.
@@ -447,7 +465,7 @@ impl Sys {
     ) -> Option<Result<Vec<dmremap_protocol::Message>, i32>> {
         let time = self.rng.range(1, 30);
         self.advance(time);
-        if self.dead() {
+        if self.dead() || !self.goes_on() {
             return None;
         }
         if family != self.family {
