@@ -137,5 +137,8 @@ fn a_lost_claim_is_made_again_and_a_stale_table_is_refused() {
 
     let mut script = Script::start(true, Table::default());
     let actions = script.device.handle(script.now, Event::Claimed(Err(Refusal::Stale)));
-    assert!(matches!(actions[..], [Action::Alarm { alarm: Alarm::Refused, .. }]));
+    let [Action::Alarm { alarm: Alarm::Refused, text }] = &actions[..] else {
+        panic!("{actions:?}")
+    };
+    assert!(text.contains("rolled back"), "{text}");
 }

@@ -65,9 +65,10 @@ fn after_a_dead_mirror_has_come_back() {
         let start = store.geometry().mirrors[mirror];
         let end = store.geometry().checkpoint_area(mirror, 0);
         store.disk.bad_writes.extend(start.0..end.0);
-        let change = map(store.superblock(), 9);
+        let (change, head) = (map(store.superblock(), 9), store.head);
         assert!(matches!(store.commit(&[change]), Err(CommitError::Unknown { .. })));
         let _ = store.restate().unwrap();
+        assert_eq!(store.head - head, 3, "the third write knows that the mirror is dead");
         let before = store.table().clone();
         store.disk.bad_writes.clear();
         store.disk.settle();

@@ -1,23 +1,22 @@
 //! What is lost and tolerated, and what is lost and refused.
 
 use super::*;
-use crate::metadata::block::{HEADER, Header, Kind as Block, Label};
+use crate::metadata::block::{HEADER, Header, Kind as Block, LIMIT, Label};
 use crate::metadata::device::read_blocks;
 use crate::metadata::layout::COPIES;
-use crate::metadata::{CommitError, Error, check, identify, repair};
-use ram::Random;
+use crate::metadata::{CommitError, Error, check, repair};
 
 #[derive(Clone, Copy, Debug)]
-enum Loss {
+pub enum Loss {
     Unreadable,
     Zeroed,
     Garbage,
     Older,
 }
 
-const LOSSES: [Loss; 4] = [Loss::Unreadable, Loss::Zeroed, Loss::Garbage, Loss::Older];
+pub const LOSSES: [Loss; 4] = [Loss::Unreadable, Loss::Zeroed, Loss::Garbage, Loss::Older];
 
-fn lose(disk: &mut RamDisk, at: Slot, loss: Loss, older: &RamDisk) {
+pub fn lose(disk: &mut RamDisk, at: Slot, loss: Loss, older: &RamDisk) {
     match loss {
         Loss::Unreadable => disk.bad_reads.extend(block_of(at)),
         Loss::Zeroed => disk.put(at, &[0; 4096]),
@@ -26,7 +25,7 @@ fn lose(disk: &mut RamDisk, at: Slot, loss: Loss, older: &RamDisk) {
     }
 }
 
-fn lose_mirror(
+pub fn lose_mirror(
     disk: &mut RamDisk,
     geometry: &crate::metadata::Geometry,
     mirror: usize,
@@ -40,7 +39,7 @@ fn lose_mirror(
 }
 
 /// A spare as it was, and as it is: a checkpoint and some commits later.
-fn history() -> (RamDisk, Store<RamDisk>) {
+pub fn history() -> (RamDisk, Store<RamDisk>) {
     let mut store = used();
     let older = store.disk.clone();
     store.checkpoint().unwrap();
@@ -49,71 +48,6 @@ fn history() -> (RamDisk, Store<RamDisk>) {
         let _ = store.commit(&[change]).unwrap();
     }
     (older, store)
-}
-
-#[test]
-fn any_four_superblocks_and_one_mirror_may_be_lost_and_five_superblocks_may_not() {
-    let (older, store) = history();
-    let (table, geometry) = (store.table().clone(), *store.geometry());
-    let label = store.superblock().label;
-    let disk = store.into_disk();
-    let mut random = Random(11);
-    let mut seen = 0;
-    for subset in 1u32..32 {
-        for case in 0..8 {
-            let mut lost = disk.clone();
-            for (n, &at) in COPIES.iter().enumerate().filter(|(n, _)| subset >> n & 1 != 0) {
-                let loss = LOSSES.get(case).copied();
-                let loss = loss.unwrap_or_else(|| LOSSES[random.below(4) as usize]);
-                let _ = n;
-                lose(&mut lost, at, loss, &older);
-            }
-            if subset == 31 {
-                let error = Store::open(lost, &expect()).err().unwrap();
-                let behind = matches!(error, Error::Behind { .. });
-                assert!(
-                    behind || matches!(error, Error::NotFormatted | Error::NoSuperblock { .. })
-                );
-                continue;
-            }
-            assert_eq!(identify(&mut lost).unwrap().label, label);
-            assert_eq!(open(lost.clone()).table(), &table, "{subset:05b} {case}");
-            let (mirror, loss) = (random.below(2) as usize, LOSSES[random.below(4) as usize]);
-            lose_mirror(&mut lost, &geometry, mirror, loss, &older);
-            assert_eq!(open(lost).table(), &table, "{subset:05b} {case}, mirror {mirror} {loss:?}");
-            seen += 1;
-        }
-    }
-    assert_eq!(seen, 30 * 8);
-}
-
-/// The only whole copy is not written to while another can take its place.
-#[test]
-fn a_second_cut_while_one_whole_copy_is_left() {
-    let (_, store) = history();
-    let table = store.table().clone();
-    let mut disk = store.into_disk();
-    COPIES[..3].iter().for_each(|&at| disk.break_block(at));
-    for torn in [3, 4] {
-        let mut disk = disk.clone();
-        disk.put(COPIES[torn], &[0xa5; 4096]);
-        disk.settle();
-        let states = open(disk).into_disk().torn();
-        assert!(states.len() >= 8, "{}", states.len());
-        for (n, state) in states.into_iter().enumerate() {
-            assert_eq!(open(state).table(), &table, "copy {torn}, cut in write {n}");
-        }
-    }
-}
-
-#[test]
-fn all_superblocks_older_are_refused_because_the_log_names_a_newer_one() {
-    let (older, store) = history();
-    let mut disk = store.into_disk();
-    COPIES.iter().for_each(|&at| lose(&mut disk, at, Loss::Older, &older));
-    let error = Store::open(disk, &expect()).err().unwrap();
-    assert!(matches!(error, Error::Behind { .. }));
-    assert!(error.to_string().contains("restore a dump"), "{error}");
 }
 
 #[test]
@@ -143,7 +77,7 @@ fn every_block_of_a_mirror_may_be_bad_and_different_ones_in_both() {
 #[test]
 fn a_record_lost_in_both_mirrors_is_refused_and_never_a_prefix_served() {
     let (older, store) = history();
-    let (geometry, head) = (*store.geometry(), store.head);
+    let (geometry, head, last) = (*store.geometry(), store.head, store.durable().sequence());
     let disk = store.into_disk();
     for back in 2..5 {
         for loss in LOSSES {
@@ -152,7 +86,8 @@ fn a_record_lost_in_both_mirrors_is_refused_and_never_a_prefix_served() {
                 lose(&mut lost, geometry.log_block(mirror, head - back), loss, &older);
             }
             let error = Store::open(lost, &expect()).err().unwrap();
-            assert!(matches!(error, Error::Gap { .. }), "{back} {loss:?}: {error}");
+            let Error::Gap { missing, later } = error else { panic!("{back} {loss:?}: {error}") };
+            assert_eq!((missing, later), (last + 1 - back, last + 2 - back), "{loss:?}");
         }
     }
 }
@@ -201,27 +136,8 @@ fn a_log_rolled_back_below_what_a_superblock_names_is_refused() {
     assert!(matches!(error, Error::Behind { .. }), "{error}");
 }
 
-#[test]
-fn superblocks_that_cannot_be_written_count_as_lost_and_without_any_the_store_is_dead() {
-    let mut store = used();
-    let table = store.table().clone();
-    for (n, at) in COPIES.into_iter().enumerate() {
-        store.disk.break_block(at);
-        if n < 4 {
-            store.checkpoint().unwrap();
-            assert_eq!(store.current_copies(), 4 - n);
-            assert_eq!(open(store.disk.clone()).table(), &table);
-        }
-    }
-    assert!(matches!(store.checkpoint(), Err(CommitError::Superblock(_))));
-    let (head, quarter) = (store.head, store.geometry().log_blocks / 4);
-    assert_eq!(until_it_is_known(&mut store, &[]), (None, quarter + 1));
-    assert_eq!(store.head, head, "nothing comes before the superblock");
-    assert!(matches!(store.checkpoint(), Err(CommitError::Dead(_))));
-}
-
 /// The sequence if it is durable, nothing if the store is dead; and how often it was tried.
-fn until_it_is_known(store: &mut Store<RamDisk>, changes: &[Change]) -> (Option<u64>, u32) {
+pub fn until_it_is_known(store: &mut Store<RamDisk>, changes: &[Change]) -> (Option<u64>, u32) {
     let mut done = store.commit(changes);
     for tries in 1.. {
         match done {
@@ -232,63 +148,6 @@ fn until_it_is_known(store: &mut Store<RamDisk>, changes: &[Change]) -> (Option<
         }
     }
     unreachable!("it ends")
-}
-
-/// One copy was bad, and the spare refused the others for a while, so none was known to be whole. A cut took the four
-/// that were written together next.
-#[test]
-fn without_a_copy_known_to_be_whole_they_are_written_one_at_a_time() {
-    let mut store = used();
-    store.disk.break_block(COPIES[0]);
-    store.checkpoint().unwrap();
-    for at in COPIES {
-        store.disk.bad_writes.extend(block_of(at));
-    }
-    assert!(matches!(store.checkpoint(), Err(CommitError::Superblock(_))));
-    assert_eq!(store.current_copies(), 0);
-    store.disk.bad_writes = block_of(COPIES[0]).collect();
-    store.disk.settle();
-    let before = store.table().clone();
-    let change = map(store.superblock(), 9);
-    let _ = store.commit(&[change]).unwrap();
-    assert_eq!(store.current_copies(), 4);
-    let after = store.table().clone();
-    // Writes that were under way tear the blocks around them.
-    store.disk.crashes(5, 200, |state, done| {
-        let found = open(state).table().clone();
-        assert!(found == after || (found == before && !done), "a third table");
-    });
-}
-
-/// It was given up until it was opened anew, for an absence of a moment.
-#[test]
-fn a_spare_that_is_away_while_a_superblock_is_written_is_not_given_up() {
-    let mut store = used();
-    store.disk.flushes = vec![true, false, false, false];
-    assert!(matches!(store.checkpoint(), Err(CommitError::Superblock(_))));
-    assert!(!store.wants_checkpoint());
-    let (superblock, table) = (store.superblock().clone(), store.table().clone());
-    store.disk.bad_writes.extend(0..SPARE);
-    let change = map(&superblock, 9);
-    assert!(matches!(store.commit(&[change]), Err(CommitError::Unknown { .. })));
-    let quarter = store.geometry().log_blocks / 4;
-    for _ in 1..quarter {
-        assert!(matches!(store.restate(), Err(CommitError::Unknown { .. })));
-    }
-    store.disk.bad_writes.clear();
-    let _ = store.restate().unwrap();
-    assert_eq!(store.superblock().checkpoint.number, superblock.checkpoint.number + 1);
-    assert_eq!(store.current_copies(), 5);
-    let after = table_with(&table, &[change]);
-    assert_eq!(open(store.disk.clone()).table(), &after);
-    // The next one has all its tries again.
-    let area = store.superblock().checkpoint.area;
-    store.checkpoint().unwrap();
-    assert_ne!(store.superblock().checkpoint.area, area);
-    store.disk.flushes = vec![true, false, false, false];
-    assert!(matches!(store.checkpoint(), Err(CommitError::Superblock(_))));
-    store.disk.bad_writes.extend(0..SPARE);
-    assert_eq!(until_it_is_known(&mut store, &[]), (None, quarter + 1));
 }
 
 #[test]
@@ -489,5 +348,25 @@ fn a_bad_block_costs_only_itself_in_areas_of_any_size() {
             next += 1;
         });
         assert_eq!(next, BLOCKS);
+    }
+}
+
+#[test]
+fn sequences_and_positions_end_before_they_wrap() {
+    for (sequence, position) in [(LIMIT - 2, 8), (8, LIMIT - 2)] {
+        let mut disk = formatted();
+        let mut superblock = Superblock::decode(Slot(0), &disk.bytes(Slot(0), 4096)).unwrap();
+        superblock.sequence = sequence;
+        (superblock.checkpoint.sequence, superblock.checkpoint.position) = (sequence, position);
+        COPIES.iter().for_each(|&at| disk.put(at, &superblock.encode(at)));
+        for mirror in 0..2 {
+            let at = superblock.geometry.checkpoint_area(mirror, superblock.checkpoint.area);
+            forge(&mut disk, at, Block::Checkpoint, |header, _| header.sequence = sequence);
+        }
+        let mut store = open(disk);
+        assert_eq!((store.durable().sequence(), store.head), (sequence, position));
+        let _ = store.commit(&[poison(0)]).unwrap();
+        let error = store.commit(&[poison(1)]).unwrap_err().to_string();
+        assert!(error.contains("used up"), "{error}");
     }
 }

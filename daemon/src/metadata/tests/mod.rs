@@ -9,6 +9,7 @@ mod model;
 mod ram;
 mod refusal;
 mod shared;
+mod superblocks;
 mod tail;
 mod tools;
 

@@ -129,12 +129,18 @@ fn formatting_needs_room_identities_and_an_unlabelled_disk() {
     bad.break_block(COPIES[2]);
     says(&format(&mut bad, &request()).unwrap_err().to_string(), &["cannot write", "sector 2048"]);
     assert_eq!(bad.size(), Sectors(SPARE));
-    let geometry = formatted_geometry();
-    for mirror in 0..2 {
-        for position in [0, u64::from(geometry.log_blocks) - 1] {
-            let mut bad = RamDisk::new(SPARE);
-            bad.break_block(geometry.log_block(mirror, position));
-            says(&format(&mut bad, &request()).unwrap_err().to_string(), &["cannot write"]);
+    // The log of the second is wiped in more than one piece.
+    for spare in [SPARE, 20 * SPARE] {
+        let mut disk = RamDisk::new(spare);
+        let request =
+            Format { spare: Identity::new(Sectors(spare)), weak_identity: true, ..request() };
+        let geometry = format(&mut disk, &request).unwrap().geometry;
+        for mirror in 0..2 {
+            for position in [0, u64::from(geometry.log_blocks) - 1] {
+                let mut bad = RamDisk::new(spare);
+                bad.break_block(geometry.log_block(mirror, position));
+                says(&format(&mut bad, &request).unwrap_err().to_string(), &["cannot write"]);
+            }
         }
     }
 }
@@ -227,6 +233,16 @@ fn a_log_without_checkpoints_takes_three_quarters_and_wants_one_from_a_half_on()
     store.checkpoint().unwrap();
     let most: Vec<Change> = (0..store.max_changes() as u64).map(poison).collect();
     let _ = store.commit(&most).unwrap();
+}
+
+#[test]
+fn a_checkpoint_that_neither_mirror_takes_names_the_sector() {
+    let mut store = used();
+    let area = 1 - store.superblock().checkpoint.area;
+    let at = [0, 1].map(|mirror| store.geometry().checkpoint_area(mirror, area));
+    at.iter().for_each(|&at| store.disk.break_block(at));
+    let text = store.checkpoint().unwrap_err().to_string();
+    says(&text, &[&format!("sector {}: ", at[1])]);
 }
 
 /// Each is sealed as a good one would be.

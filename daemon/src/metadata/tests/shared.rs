@@ -57,7 +57,7 @@ fn a_commit_under_which_anothers_flush_failed_is_unknown_until_it_is_restated() 
     let change = map(store.superblock(), 1);
     other.will_say(&[says(1, 6)]);
     let error = store.commit(&[change]).unwrap_err();
-    assert!(matches!(error, CommitError::Unknown { .. }), "{error}");
+    assert!(matches!(error, CommitError::Unknown { sequence: 1, .. }), "{error}");
     assert!(error.to_string().contains("another flush of it has failed meanwhile"), "{error}");
     assert_eq!(store.restate().unwrap().sequence(), 1);
     // The other's caller has been told; nobody else need be.
@@ -103,6 +103,16 @@ fn only_a_sender_that_begins_with_none_is_trusted_at_once() {
         assert_eq!(disk.flush().is_ok(), trusted, "{before:?}, then {now:?}");
         assert!(disk.flush().is_ok(), "{before:?}, then {now:?} for good");
     }
+}
+
+#[test]
+fn it_is_as_large_and_has_the_blocks_of_its_disk() {
+    let mut disk = RamDisk::new(SPARE);
+    disk.physical = 8192;
+    let other = Other::default();
+    other.will_say(&[says(1, 0)]);
+    let disk = Shared::new(disk, other).unwrap();
+    assert_eq!((disk.size(), disk.physical_block()), (Sectors(SPARE), 8192));
 }
 
 #[test]

@@ -104,7 +104,9 @@ fn a_mirror_that_fell_behind_does_not_answer_for_the_end() {
         roll_back(&mut disk, &geometry, 1 - mirror, &disks[0].0);
         disk.break_block(geometry.log_block(mirror, head - 1));
         let error = Store::open(disk, &expect()).err().unwrap();
-        assert!(matches!(error, Error::UnreadableTail { sequence, .. } if sequence > 0), "{error}");
+        let sector = geometry.log_block(mirror, head - 1);
+        let named = matches!(error, Error::UnreadableTail { sector: at, sequence } if at == sector && sequence > 0);
+        assert!(named, "sector {sector}: {error}");
         assert!(error.to_string().contains("--accept-unreadable-tail"), "{error}");
     }
 }
