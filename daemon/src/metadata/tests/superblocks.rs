@@ -128,6 +128,15 @@ fn without_a_copy_known_to_be_whole_they_are_written_one_at_a_time() {
     });
 }
 
+/// Four hold the new one durably when the flush after the fifth fails.
+#[test]
+fn a_superblock_is_in_force_with_the_first_flush_that_succeeds() {
+    let mut store = used();
+    store.disk.flushes = [vec![true; 2], vec![false; 20]].concat();
+    store.checkpoint().unwrap();
+    assert_eq!(store.current_copies(), 4);
+}
+
 /// It was given up until it was opened anew, for an absence of a moment.
 #[test]
 fn a_spare_that_is_away_while_a_superblock_is_written_is_not_given_up() {

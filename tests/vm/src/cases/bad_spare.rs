@@ -222,6 +222,10 @@ fn a_mirror_fails_in_service(_: &mut Ctx) -> Result<()> {
     setup.spare.fail(&setup.areas.mirror(1).collect::<Vec<_>>())?;
     served.disk()?.fill(200, 1, 200)?;
     served.disk()?.fill(300, 1, 300)?;
+    let log = served.daemon.log()?;
+    let given_up: Vec<_> = log.lines().filter(|line| line.contains("is given up")).collect();
+    let told = matches!(given_up[..], [line] if line.contains("metadata mirror 1 takes no writes"));
+    ensure!(told, "given up: {given_up:?}");
     served.kill()?;
     drop(served);
     // What mirror 1 holds is older from now on, and must not be believed.
