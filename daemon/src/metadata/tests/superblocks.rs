@@ -190,26 +190,30 @@ fn a_cut_in_an_opening_leaves_the_newest_copy_though_it_stands_alone() {
     }
 }
 
-/// An owner was cut off when it had written the next superblock to one copy. That can be neither read nor written then,
-/// and is back after another cut.
+/// An owner was cut off when it had written the next superblock to one copy, in its opening or its closing. That can be
+/// neither read nor written then, and is back after another cut.
 #[test]
 fn a_copy_that_was_out_of_reach_shows_no_number_that_counts() {
     for start in [formatted(), history().1.into_disk()] {
-        let table = open(start.clone()).table().clone();
-        for hidden in COPIES {
-            let mut disk = open(start.clone()).into_disk();
-            for at in COPIES.into_iter().filter(|&at| at != hidden) {
-                lose(&mut disk, at, Loss::Older, &start);
+        let store = open(start.clone());
+        let (opened, table) = (store.disk.clone(), store.table().clone());
+        let closed = store.close().unwrap();
+        for (before, after) in [(&start, &opened), (&opened, &closed)] {
+            for hidden in COPIES {
+                let mut disk = after.clone();
+                for at in COPIES.into_iter().filter(|&at| at != hidden) {
+                    lose(&mut disk, at, Loss::Older, before);
+                }
+                disk.break_block(hidden);
+                disk.settle();
+                open(disk).into_disk().crashes(7, 20, |mut state, _| {
+                    state.bad_reads.clear();
+                    state.bad_writes.clear();
+                    let found = Store::open(state, &expect());
+                    let (store, _) = found.unwrap_or_else(|e| panic!("copy at {hidden}: {e}"));
+                    assert_eq!(store.table(), &table);
+                });
             }
-            disk.break_block(hidden);
-            disk.settle();
-            open(disk).into_disk().crashes(7, 20, |mut state, _| {
-                state.bad_reads.clear();
-                state.bad_writes.clear();
-                let found = Store::open(state, &expect());
-                let (store, _) = found.unwrap_or_else(|e| panic!("copy at {hidden}: {e}"));
-                assert_eq!(store.table(), &table);
-            });
         }
     }
 }
