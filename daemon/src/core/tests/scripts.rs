@@ -404,9 +404,11 @@ fn a_flush_that_succeeds_again_has_the_commit_restated() {
 fn a_spare_is_asked_for_while_a_claim_waits_for_it() {
     let mut script = unknown_for_long();
     let regular = script.now + Duration::from_secs(300);
-    let probe = |script: &mut Script, event, status| {
+    let mut asked = None;
+    let mut probe = |script: &mut Script, event, status| {
         let actions = script.device.handle(script.now, event);
         let Some(Action::Read { id, spans, .. }) = actions.first() else { panic!("{actions:?}") };
+        assert_ne!(asked.replace(*id), Some(*id), "two reads, one name");
         assert!(spans.iter().all(|span| matches!(span.at, At::Spare(_))), "{spans:?}");
         let results = vec![status; spans.len()];
         let actions = script.device.handle(script.now, Event::ReadDone { id: *id, results });
