@@ -1,5 +1,7 @@
 //! A spare that has bad sectors itself: in its slots, in one mirror of its metadata, in both; and one that is full.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use nix::libc::{EIO, ENODATA};
 use serde_json::Value;
@@ -9,7 +11,8 @@ use crate::guest::Ctx;
 use crate::guest::devices::Brd;
 use crate::guest::dm::{self, Device};
 use crate::guest::served::{self, Served};
-use crate::guest::spare::{self, Areas, BLOCK, Frail, blocks};
+use crate::guest::spare::{self, Areas, BLOCK, COPIES, Frail, blocks};
+use crate::guest::wait_until;
 
 pub const CASES: &[Case] = &[
     Case::new("bad-spare.slots-are-replaced-and-retired", 120, slots),
@@ -20,6 +23,7 @@ pub const CASES: &[Case] = &[
     Case::new("bad-spare.blocks-of-both-mirrors", 150, blocks_of_both_mirrors),
     Case::new("bad-spare.the-last-record-unreadable", 90, the_last_record_unreadable),
     Case::new("bad-spare.full", 150, full),
+    Case::new("bad-spare.metadata-takes-no-writes", 90, metadata_takes_no_writes),
 ];
 
 const BAD: [u64; 5] = [100, 200, 300, 400, 500];
@@ -102,6 +106,13 @@ fn slots_of(kind: &str) -> Result<Vec<u64>> {
 fn status() -> Result<Value> {
     let text = served::policyd(&["status", "--json"])?.run()?;
     serde_json::from_str(&text).context("what `status` wrote")
+}
+
+fn alarms(wanted: &[&str]) -> Result<()> {
+    let shown = status()?["alarms"].clone();
+    let keys: Vec<&String> = shown.as_object().into_iter().flat_map(|map| map.keys()).collect();
+    ensure!(keys == wanted, "alarms: {shown}, and should be {wanted:?}");
+    Ok(())
 }
 
 fn slots(_: &mut Ctx) -> Result<()> {
@@ -300,12 +311,6 @@ fn full(_: &mut Ctx) -> Result<()> {
     for &sector in &bad[..62] {
         disk.fill(sector, 1, 1)?;
     }
-    let alarms = |wanted: &[&str]| {
-        let shown = status()?["alarms"].clone();
-        let keys: Vec<&String> = shown.as_object().into_iter().flat_map(|map| map.keys()).collect();
-        ensure!(keys == wanted, "alarms: {shown}, and should be {wanted:?}");
-        Ok(())
-    };
     alarms(&["spare-low"])?;
     for &sector in &bad[62..] {
         disk.write_fails(sector, 1, EIO)?;
@@ -339,6 +344,37 @@ fn full(_: &mut Ctx) -> Result<()> {
     let served = Served::start()?;
     alarms(&["spare-full", "spare-low"])?;
     full(&served)?;
+    served.down()?;
+    spare::is_clean(setup.spare.path())?;
+    setup.remove()
+}
+
+/// A mirror takes no writes, and no superblock that says so: after a quarter of the log, of the smallest spare here, no commit
+/// is tried again. What is mapped is served on, and until the daemon is restarted nothing more is.
+fn metadata_takes_no_writes(_: &mut Ctx) -> Result<()> {
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let setup = Setup::with(&BAD, Some(SMALL))?;
+    let mut served = Served::start()?;
+    let disk = served.disk()?;
+    disk.fill(BAD[0], 1, 1)?;
+    setup.spare.fail(&[blocks(&COPIES), setup.areas.mirror(1).collect()].concat())?;
+    disk.write_fails(BAD[1], 1, EIO)?;
+    wait_until("the end of the commits", PATIENCE, || Ok(alarms(&["metadata-dead"]).is_ok()))?;
+    disk.verify(BAD[0], 1, 1)?;
+    disk.fill(BAD[0], 1, 2)?;
+    disk.write_fails(BAD[2], 1, EIO)?;
+    setup.spare.fail(&[])?;
+    disk.write_fails(BAD[3], 1, EIO)?;
+    disk.verify(BAD[0], 1, 2)?;
+    served.daemon.stop(PATIENCE)?;
+    served.again()?;
+    alarms(&[])?;
+    disk.verify(BAD[0], 1, 2)?;
+    for sector in &BAD[1..4] {
+        disk.fill(*sector, 1, 3)?;
+        disk.verify(*sector, 1, 3)?;
+    }
+    drop(disk);
     served.down()?;
     spare::is_clean(setup.spare.path())?;
     setup.remove()
