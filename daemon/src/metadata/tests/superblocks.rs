@@ -17,10 +17,9 @@ fn any_four_superblocks_and_one_mirror_may_be_lost_and_five_superblocks_may_not(
     for subset in 1u32..32 {
         for case in 0..8 {
             let mut lost = disk.clone();
-            for (n, &at) in COPIES.iter().enumerate().filter(|(n, _)| subset >> n & 1 != 0) {
+            for (_, &at) in COPIES.iter().enumerate().filter(|(n, _)| subset >> n & 1 != 0) {
                 let loss = LOSSES.get(case).copied();
                 let loss = loss.unwrap_or_else(|| LOSSES[random.below(4) as usize]);
-                let _ = n;
                 lose(&mut lost, at, loss, &older);
             }
             if subset == 31 {
