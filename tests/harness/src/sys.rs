@@ -303,11 +303,10 @@ impl Sys {
     /// It does not when somebody does the same thing over and over.
     fn goes_on(&mut self) -> bool {
         self.turns += 1;
-        let goes = self.turns <= MOST_TURNS;
-        if !goes {
+        if self.turns > MOST_TURNS {
             self.oracle.violate(format!("no end after {MOST_TURNS} turns"));
         }
-        goes
+        self.turns <= MOST_TURNS
     }
 
     /// Is it to die now? Nothing that it does from here on reaches a disk.
